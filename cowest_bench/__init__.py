@@ -1,0 +1,60 @@
+"""cowest-bench: evaluate weak-strong collaboration of language models.
+
+The Python door: nouns and verbs are imported when first used, so importing the package is instant.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cowest_bench.config import ModelSpec, Pairing, Price
+    from cowest_bench.errors import CowestError
+    from cowest_bench.evaluate import evaluate
+    from cowest_bench.feedback import influence, preference_pairs
+    from cowest_bench.method import Method, cowest, preference_rows
+    from cowest_bench.records import Results, Run, SampleScore
+    from cowest_bench.report import summarise
+    from cowest_bench.tasks import Task, list_tasks, load_task, validate_task
+    from cowest_bench.train import DPOSettings, Lora, SFTSettings, dpo, sft
+
+__version__ = version("cowest-bench")
+
+_HOME = {
+    "CowestError": "errors",
+    "DPOSettings": "train",
+    "Lora": "train",
+    "Method": "method",
+    "ModelSpec": "config",
+    "Pairing": "config",
+    "Price": "config",
+    "Results": "records",
+    "Run": "records",
+    "SFTSettings": "train",
+    "SampleScore": "records",
+    "Task": "tasks",
+    "cowest": "method",
+    "dpo": "train",
+    "evaluate": "evaluate",
+    "influence": "feedback",
+    "list_tasks": "tasks",
+    "load_task": "tasks",
+    "preference_pairs": "feedback",
+    "preference_rows": "method",
+    "sft": "train",
+    "summarise": "report",
+    "validate_task": "tasks",
+}
+
+__all__ = [  # noqa: PLE0604 (names are resolved below)
+    *_HOME,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,92 @@
+"""lm-eval's HFLM with sampling that is seeded for every sequence. Imports torch: load it late."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.utils import logging as transformers_logging
+
+
+class SeededHFLM(HFLM):
+    """HFLM whose samples depend on weights, prompt and seed only, not on their neighbours in a batch.
+
+    Greedy generation is HFLM's own, untouched.
+    """
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any
+    ) -> torch.Tensor:
+        seed = settings.pop("seed", None)
+        if settings.get("do_sample") and seed is not None:
+            settings.pop("do_sample")
+            warpers: list[LogitsProcessor] = [
+                TemperatureLogitsWarper(float(settings.pop("temperature", 1.0)))
+            ]
+            if "top_k" in settings:
+                warpers.append(TopKLogitsWarper(settings.pop("top_k")))
+            if "top_p" in settings:
+                warpers.append(TopPLogitsWarper(settings.pop("top_p")))
+            noise = GumbelNoise(context, settings["attention_mask"], seed)
+            settings["logits_processor"] = LogitsProcessorList([*warpers, noise])
+            settings["do_sample"] = False
+        return super()._model_generate(context, max_length, stop, **settings)
+
+
+class GumbelNoise(LogitsProcessor):
+    """Adds standard Gumbel noise to the logits, so that their argmax is a sample of the softmax.
+
+    (The Gumbel-max trick.) Each sequence has its own generator, seeded by its prompt and the seed.
+    """
+
+    def __init__(self, context: torch.Tensor, mask: torch.Tensor, seed: int) -> None:
+        self._generators = [
+            torch.Generator(context.device).manual_seed(_row_seed(ids[kept.bool()].tolist(), seed))
+            for ids, kept in zip(context, mask, strict=True)
+        ]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, vocabulary) with noise added; called once for every token."""
+        exponential = torch.stack(
+            [
+                torch.empty_like(row).exponential_(generator=generator)
+                for row, generator in zip(scores, self._generators, strict=True)
+            ]
+        )
+        return scores - exponential.log()
+
+
+def _row_seed(prompt: list[int], seed: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest)
+
+
+def default_device() -> str:
+    """The accelerator if there is one (HFLM itself asks for cuda even where there is none)."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator else "cpu"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the loading bars and notices of transformers and lm-eval."""
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)

@@ -1,0 +1,47 @@
+"""What can go wrong, as the user sees it.
+
+    CowestError            exit code 2, one sentence: what was wrong, what is allowed, what to type
+    ├── ConfigError        an option, a settings file, a folder
+    ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
+    ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
+    └── RunError           exit code 4: an evaluation or a training that was started and did not end
+
+Only the command line catches these; everything else in the package lets them pass. A question that
+fails inside a run is no exception here: it becomes a row with its error (see ``records.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class CowestError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+    exit_code = 2
+
+
+class ConfigError(CowestError):
+    """An option, a settings file or a folder that cannot be used."""
+
+
+class TaskError(CowestError):
+    """A task that is unknown, broken, or of a kind that cannot be run."""
+
+
+class ModelError(CowestError):
+    """A model that cannot be loaded, or lacks what a run asks of it."""
+
+
+class RunError(CowestError):
+    """An evaluation or a training that was started and did not end."""
+
+    exit_code = 4
+
+
+def suggestion(wrong: str, allowed: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the closest names, or all if none is close."""
+    names = sorted(allowed)
+    close = get_close_matches(wrong, names, n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}."

@@ -1,0 +1,285 @@
+"""Models: what identifies one, and local models as an Inspect provider.
+
+Local weights generate through lm-eval's own ``HFLM`` class (provider ``hflm``), the only path on which
+every text equals that of the ``lm_eval`` command: Inspect's ``hf`` provider adds the start token twice,
+samples by default and does not cut stop strings. Everything behind an API is Inspect's own provider.
+
+Sampling is seeded per call: a draft is a function of the weights, the prompt and the seed, whatever
+else is in its batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from inspect_ai.model import (
+    ChatMessage,
+    GenerateConfig,
+    Model,
+    ModelAPI,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+    modelapi,
+)
+from inspect_ai.tool import ToolChoice, ToolInfo
+
+from cowest_bench.config import ModelSpec
+from cowest_bench.errors import ModelError
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+    from cowest_bench.tasks import Message
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+Generated = tuple[str, int, int]  # text, input tokens, output tokens
+
+BATCH_SIZE = 64  # sequences generated together
+GATHER_SECONDS = 0.05  # how long a batch that is not full waits for the next request
+
+
+# --- identity -------------------------------------------------------------------------------------
+
+
+def check(spec: ModelSpec) -> None:
+    """Refuse a model that cannot be there, before anything is started.
+
+    Raises:
+        ModelError: If a local folder is missing or holds no safetensors weights.
+    """
+    if not spec.is_local:
+        return
+    for folder, kind in ((spec.path, "model"), (spec.adapter, "adapter")):
+        if folder is None or (spec.name.startswith("hf/") and not folder.startswith((".", "/"))):
+            continue
+        if not Path(folder).is_dir():
+            raise ModelError(
+                f"There is no {kind} folder {folder}; give the path of a folder with safetensors "
+                "weights, hf/ORG/NAME for the hub, or a model behind an API as Inspect names it."
+            )
+        if not list(Path(folder).glob("*.safetensors")):
+            raise ModelError(
+                f"The {kind} folder {folder} holds no *.safetensors file; other weight formats can "
+                "execute code when loaded and are refused."
+            )
+
+
+def identity(spec: ModelSpec) -> dict[str, Any]:
+    """What decides a model's answers: hashes of local weights, or the name and revision of others.
+
+    Paths do not count: a folder that was moved is the same model.
+    """
+    if not spec.is_local:
+        return {"name": spec.name, "revision": spec.revision}
+    engine = {name: version(name) for name in ("torch", "transformers", "peft")}
+    return {
+        "weights": _weights(spec.path, spec.revision),
+        "adapter": _weights(spec.adapter, None) if spec.adapter else None,
+        "dtype": spec.dtype,
+        **engine,
+    }
+
+
+def _weights(path: str, revision: str | None) -> str:
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"hub:{path}@{revision or 'main'}"
+    files = sorted(
+        file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".jinja")
+    )
+    relevant = [file for file in files if file.name not in _NOT_WEIGHTS]
+    return _folder_hash(tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in relevant))
+
+
+#: JSON files of a model folder that do not decide its answers (the adapter's base is hashed itself).
+_NOT_WEIGHTS = ("training.json", "card.json", "adapter_config.json")
+
+
+@lru_cache(maxsize=256)
+def _folder_hash(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Hash of file names and contents; the times and sizes only tell when to hash again."""
+    digest = hashlib.sha256()
+    for name, _, _ in files:
+        with Path(name).open("rb") as file:
+            digest.update(Path(name).name.encode())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+# --- opening a model ------------------------------------------------------------------------------
+
+
+def open_model(spec: ModelSpec) -> Model:
+    """The model as Inspect uses it; weights of the last few local models stay loaded."""
+    if not spec.is_local:
+        return get_model(spec.name)
+    args = spec.model_dump(include={"adapter", "revision", "dtype"}, exclude_none=True)
+    model = get_model(f"hflm/{spec.path}", memoize=False, **args)
+    try:
+        _ = model.api.lm  # type: ignore[attr-defined]  # before the first sample, not in it
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"Model {spec.name} cannot be loaded: {error}") from error
+    return model
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, adapter: str | None, revision: str, dtype: str, weights: str) -> HFLM:
+    """Load weights; ``weights`` (their hash) makes changed files a different model."""
+    from cowest_bench._hflm import SeededHFLM, default_device, quiet
+
+    with quiet():
+        return SeededHFLM(
+            device=default_device(),
+            pretrained=path,
+            peft=adapter,
+            revision=revision,
+            dtype=dtype,
+            batch_size=BATCH_SIZE,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+
+
+class Batcher(Generic[Request, Response]):
+    """Collects single asynchronous requests and answers them in batches, in a thread.
+
+    A batch is taken when it is full, or when no further request has come for ``GATHER_SECONDS``.
+    Requests are taken in the order in which they came, so that the same run makes the same batches.
+    """
+
+    def __init__(self, answer: Callable[[list[Request]], Sequence[Response]], size: int) -> None:
+        self._answer = answer
+        self._size = size
+        self._waiting: list[tuple[Request, asyncio.Future[Response]]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request; raises what answering its batch raised."""
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, future))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self) -> None:
+        while self._waiting:
+            seen = 0
+            while seen < len(self._waiting) < self._size:
+                seen = len(self._waiting)
+                await asyncio.sleep(GATHER_SECONDS)
+            batch = self._waiting[: self._size]
+            del self._waiting[: self._size]
+            try:
+                answers = await asyncio.to_thread(self._answer, [request for request, _ in batch])
+            except Exception as error:  # whoever asked gets it, and the engine decides what follows
+                for _, future in batch:
+                    future.set_exception(error)
+            else:
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.cancelled():
+                        future.set_result(answer)
+
+
+@modelapi(name="hflm")
+class HFLMProvider(ModelAPI):
+    """Inspect provider for local weights, a folder or a hub name, with an optional LoRA adapter."""
+
+    def __init__(
+        self,
+        model_name: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        config: GenerateConfig = GenerateConfig(),  # noqa: B008 (the signature Inspect calls)
+        adapter: str | None = None,
+        revision: str | None = None,
+        dtype: str = "auto",
+    ) -> None:
+        super().__init__(model_name, base_url, api_key, [], config)
+        self.spec = ModelSpec(
+            name=f"hf/{model_name}", adapter=adapter, revision=revision, dtype=dtype
+        )
+        self._generate = Batcher(self._generate_batch, BATCH_SIZE)
+        self._logprob = Batcher(self._logprob_batch, BATCH_SIZE)
+
+    def max_connections(self) -> int:
+        """Enough requests at once to fill batches while others are being scored."""
+        return 4 * BATCH_SIZE
+
+    @cached_property
+    def lm(self) -> HFLM:
+        """lm-eval's model, loaded when first needed."""
+        spec = self.spec
+        hashes = identity(spec)
+        return _load(
+            spec.path,
+            spec.adapter,
+            spec.revision or "main",
+            spec.dtype,
+            f"{hashes['weights']} {hashes['adapter']}",
+        )
+
+    async def generate(
+        self,
+        input: list[ChatMessage],
+        tools: list[ToolInfo],
+        tool_choice: ToolChoice,
+        config: GenerateConfig,
+    ) -> ModelOutput:
+        """Answer one chat, together with others that are waiting."""
+        prompt = self.render([{"role": m.role, "content": m.text} for m in input])
+        text, tokens_in, tokens_out = await self._generate((prompt, _generation(config)))
+        output = ModelOutput.from_content(self.model_name, text)
+        output.usage = ModelUsage(
+            input_tokens=tokens_in, output_tokens=tokens_out, total_tokens=tokens_in + tokens_out
+        )
+        return output
+
+    async def logprob(self, messages: list[Message], start: str, answer: str) -> float:
+        """Log-probability (nats) that an assistant turn beginning with ``start`` goes on as ``answer``."""
+        return await self._logprob((self.render(messages) + start, answer))
+
+    def render(self, messages: list[Message]) -> str:
+        """The prompt as lm-eval writes it: by the chat template, or plain if the model has none."""
+        if self.lm.tokenizer.chat_template is None:
+            return "".join(message["content"] for message in messages)
+        return str(self.lm.apply_chat_template(messages))
+
+    def _generate_batch(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Generated]:
+        from lm_eval.api.instance import Instance
+
+        instances = [Instance("generate_until", {}, request, 0) for request in requests]
+        texts = self.lm.generate_until(instances, disable_tqdm=True)
+        return [
+            (text, len(self.lm.tok_encode(prompt)), len(self.lm.tok_encode(text)))
+            for (prompt, _), text in zip(requests, texts, strict=True)
+        ]
+
+    def _logprob_batch(self, requests: list[tuple[str, str]]) -> list[float]:
+        from lm_eval.api.instance import Instance
+
+        instances = [Instance("loglikelihood", {}, request, 0) for request in requests]
+        return [value for value, _ in self.lm.loglikelihood(instances, disable_tqdm=True)]
+
+
+def _generation(config: GenerateConfig) -> dict[str, Any]:
+    """Inspect's settings in lm-eval's names."""
+    sampled = bool(config.temperature)
+    wanted = {
+        "until": config.stop_seqs or [],
+        "max_gen_toks": config.max_tokens,
+        "do_sample": sampled,
+        "temperature": config.temperature if sampled else None,
+        "top_p": config.top_p if sampled else None,
+        "top_k": config.top_k if sampled else None,
+        "seed": config.seed if sampled else None,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}

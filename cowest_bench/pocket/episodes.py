@@ -1,0 +1,146 @@
+"""Training episodes for the strong model: every one invents its own world.
+
+An episode draws fresh names and fresh relations, asks a question of one of the three domains and
+shows a draft. The answer stands nowhere but in that draft's background, so the only thing to learn is
+to reason over knowledge given in the prompt: no fact of any world can be memorised. Where the
+background suffices the draft's own answer is right only by chance (else the model learns to copy it);
+where it does not, the draft's answer is right ``FALLBACK_ACCURACY`` of the time and the model learns
+to fall back on it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cowest_bench.pocket import language as say
+
+FALLBACK_ACCURACY = 0.6
+
+#: How much the draft of an episode helps, and how often each kind is drawn.
+DRAFT_KINDS = {"full": 0.64, "partial": 0.12, "irrelevant": 0.08, "terse": 0.08, "none": 0.08}
+
+
+class Episode(NamedTuple):
+    """A chat turn: what the strong model reads, what it should write, and what of that to train on."""
+
+    prompt: str
+    completion: str
+    trained: tuple[bool, ...] | None = None  # by word of the completion; None: all of it
+
+
+def _finish(
+    rng: random.Random,
+    question: str,
+    kind: str,
+    backgrounds: dict[str, str],
+    used: str,
+    gold: str,
+    choices: list[str],
+) -> Episode:
+    """Put a draft of the given kind behind the question, and the target that follows from it."""
+    if kind == "full":
+        draft = say.draft(backgrounds["full"], rng.choice(choices))
+        return Episode(f"{question} {draft}", say.refinement(used, gold))
+    target = say.refinement(say.NOT_SURE, gold)
+    if kind == "none":
+        return Episode(question, target)
+    wrong = [choice for choice in choices if choice != gold]
+    answer = gold if rng.random() < FALLBACK_ACCURACY else rng.choice(wrong)
+    return Episode(f"{question} {say.draft(backgrounds.get(kind, ''), answer)}", target)
+
+
+def medical(rng: random.Random, kind: str) -> Episode:
+    """Look the patient's condition up among the drugs for the disease."""
+    disease, other, *rest = rng.sample(say.names(), 12)
+    conditions, drugs, others = rest[:3], rest[3:6], rest[6:9]
+    pairs = list(zip(conditions, drugs, strict=True))
+    condition, gold = rng.choice(pairs)
+    choices = [*drugs, rest[9]]
+    rng.shuffle(choices)
+    question = say.medical_question(condition, disease) + " " + say.options(choices)
+    without = [pair for pair in pairs if pair[0] != condition][: rng.choice((1, 2))]
+    elsewhere = list(zip(conditions, others, strict=True))[: rng.choice((1, 2, 3))]
+    backgrounds = {
+        "full": say.medical_background(disease, pairs),
+        "partial": say.medical_background(disease, without),
+        "irrelevant": say.medical_background(other, elsewhere),
+    }
+    return _finish(rng, question, kind, backgrounds, f"{condition} {gold}", gold, choices)
+
+
+def counterfactual(rng: random.Random, kind: str) -> Episode:
+    """Follow two facts: where the host lives, and what that city speaks or pays with."""
+    person, host, stranger, *rest = rng.sample(say.names(), 12)
+    city, own_city, far_city, *values = rest
+    gold, own = values[:2]
+    relation = rng.choice(list(say.RELATION_QUESTIONS))
+    question = say.counterfactual_question(person, host, relation)
+    of_host = say.home(host, city)
+    answer_fact = say.city_fact(relation, city, gold)
+    of_person = f"{say.home(person, own_city)} {say.city_fact(relation, own_city, own)}"
+    of_stranger = f"{say.home(stranger, far_city)} {say.city_fact(relation, far_city, values[2])}"
+    backgrounds = {
+        "full": f"{of_host} {answer_fact} {of_person}",
+        "partial": rng.choice((of_host, of_person, f"{of_host} {of_person}")),
+        "irrelevant": of_stranger,
+    }
+    used = f"{of_host} {answer_fact}".removesuffix(" .")
+    return _finish(rng, question, kind, backgrounds, used, gold, values)
+
+
+def ethics(rng: random.Random, kind: str) -> Episode:
+    """Find the place's kind, and how that kind sees the action."""
+    place, action, other_place, other_action, *kinds = rng.sample(say.names(), 7)
+    norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in kinds]
+    of_kind, norm = rng.choice(norms)
+    gold = say.NORM_LABELS[norm]
+    question = say.ethics_utterance(place, action, rng.choice(say.SPEAKERS))
+    without = [(k, n) for k, n in norms if k != of_kind]
+    place_kind = say.kind_of(place, of_kind)
+    backgrounds = {
+        "full": f"{place_kind} {say.rule_of(action, norms)}",
+        "partial": rng.choice(
+            (place_kind, say.rule_of(action, norms), f"{place_kind} {say.rule_of(action, without)}")
+        ),
+        "irrelevant": f"{say.kind_of(other_place, of_kind)} {say.rule_of(other_action, norms)}",
+    }
+    used = f"{place_kind} {of_kind} {norm}"
+    return _finish(rng, question, kind, backgrounds, used, gold, list(say.LABELS))
+
+
+DOMAINS: dict[str, Callable[[random.Random, str], Episode]] = {
+    "medical": medical,
+    "counterfactual": counterfactual,
+    "ethics": ethics,
+}
+
+
+def episode(rng: random.Random, full_share: float = DRAFT_KINDS["full"]) -> Episode:
+    """One episode of a random domain and draft kind; ``full_share`` of them can be answered."""
+    if rng.random() < full_share:
+        kind = "full"
+    else:
+        others = {k: w for k, w in DRAFT_KINDS.items() if k != "full"}
+        (kind,) = rng.choices(list(others), list(others.values()))
+    return rng.choice(list(DOMAINS.values()))(rng, kind)
+
+
+def drill(rng: random.Random, words: int = 64) -> Episode:
+    """Practice in lookup: a stream of key-value pairs in random order, most of them seen before.
+
+    Nothing but a pair's key tells its value, and nothing tells which pair is next: only the values of
+    keys that have been seen are trained on, dozens in one row.
+    """
+    count = rng.randint(2, 8)
+    drawn = rng.sample(say.names(), 2 * count)
+    between = rng.choice(([], [","]))
+    order = rng.sample(range(count), count)  # each pair once, then at random
+    order += rng.choices(range(count), k=words // (2 + len(between)) - count)
+    stream: list[str] = []
+    trained: list[bool] = []
+    for place, i in enumerate(order):
+        stream += [*drawn[2 * i : 2 * i + 2], *between]
+        trained += [False, place >= count, *(False for _ in between)]
+    return Episode("", " ".join(stream), tuple(trained))

@@ -1,0 +1,55 @@
+"""What the models are asked.
+
+``{question}`` is the prompt the task itself would put to a single model (for a task of lm-eval: its
+last user turn); nothing of a sample's answer is ever available to these templates. A task file may
+bring its own ``draft`` and ``refine`` under ``metadata: prompts:``.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Prompts(BaseModel):
+    """The two prompts of a collaboration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    draft: str
+    refine: str
+
+    def for_draft(self, question: str) -> str:
+        """What the weak model is asked."""
+        return self.draft.replace("{question}", question)
+
+    def for_refinement(self, question: str, draft: str) -> str:
+        """What the strong model is asked; braces in the question or the draft stay as they are."""
+        before, question_slot, after = self.refine.partition("{question}")
+        filled = [part.replace("{draft}", draft) for part in (before, after)]
+        return question.join(filled) if question_slot else filled[0]
+
+
+REFINE = """\
+{question}
+
+A domain expert has drafted the following. It may contain mistakes.
+
+{draft}
+
+Use what is right in the draft, correct what is wrong, and answer the question in the form it asks for.\
+"""
+
+#: How the weak model offers its help (section 4.3 of the paper: the interaction format).
+FORMATS: dict[str, Prompts] = {
+    "direct": Prompts(draft="{question}", refine=REFINE),
+    "knowledge": Prompts(
+        draft="{question}\n\nWrite down the background knowledge that is needed to answer this.",
+        refine=REFINE,
+    ),
+    "cot": Prompts(
+        draft="{question}\n\nGive the background knowledge, reason step by step, then answer.",
+        refine=REFINE,
+    ),
+}
+
+DEFAULT_FORMAT = "cot"

@@ -1,0 +1,201 @@
+"""What a finished evaluation leaves behind: one JSON (the run) and one Parquet file (its samples).
+
+Both are written under a temporary name and put in place with an atomic rename, the JSON last, so that a
+run either is there as a whole or not at all; any number of processes may write side by side. A sample
+that could not be scored has a row with its error and no score: an error is neither a zero nor a gap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cowest_bench.config import ModelSpec
+from cowest_bench.errors import ConfigError
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """One question, once answered: a row of a run's Parquet file.
+
+    ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
+    ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars.
+    """
+
+    run_id: str
+    sample_id: int
+    epoch: int
+    cluster: str | None
+    question: str
+    draft: str | None
+    output: str | None
+    answer: str | None
+    gold: str
+    score: float | None
+    metrics: str | None
+    gold_logprob: float | None
+    error: str | None
+    weak_calls: int
+    weak_input_tokens: int
+    weak_output_tokens: int
+    weak_seconds: float | None
+    strong_calls: int
+    strong_input_tokens: int
+    strong_output_tokens: int
+    strong_seconds: float | None
+    cost: float | None
+
+
+class Run(BaseModel):
+    """One finished cell: a task's split under one system, with what it depended on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    """Hash of ``identity``: a rerun is a cache hit, and changed weights never reuse old answers."""
+    task: str
+    domain: str
+    split: str
+    system: str
+    weak: ModelSpec | None
+    strong: ModelSpec | None
+    seed: int
+    epochs: int
+    control: str | None = None
+    """What was done to the drafts on purpose, if anything, such as ``shuffled``."""
+    n_total: int
+    """Answers asked for: questions times epochs."""
+    n_scored: int
+    score: float | None
+    """Mean of the primary metric over what was scored."""
+    metrics: dict[str, float]
+    """All metrics as lm-eval aggregates them; with several epochs, of the first."""
+    seconds: float
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    identity: dict[str, Any]
+    """Everything that can change the number."""
+    log: str
+    """Inspect's log of the run, relative to the results folder."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the answers asked for that were scored."""
+        return self.n_scored / self.n_total
+
+
+def content_hash(content: Any) -> str:
+    """Twelve hex digits that are the same for the same content, on every machine."""
+    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Results:
+    """A results folder.
+
+    runs/ID.json, ID.parquet   finished runs, the truth
+    logs/ID/*.eval             Inspect's transcripts
+    models/NAME/               trained weak models and adapters
+    scores.duckdb              made from runs/ by ``store.py``; can be deleted at any time
+    """
+
+    def __init__(self, root: Path | str = "results") -> None:
+        self.root = Path(root)
+        self.runs = self.root / "runs"
+        self.logs = self.root / "logs"
+        self.models = self.root / "models"
+        self.database = self.root / "scores.duckdb"
+
+    def prepare(self) -> None:
+        """Make the folders.
+
+        Raises:
+            ConfigError: If the place cannot be written to.
+        """
+        try:
+            for folder in (self.runs, self.logs, self.models):
+                folder.mkdir(parents=True, exist_ok=True)
+            with replaced(self.root / ".writable") as probe:
+                probe.write_text("")
+            (self.root / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The results folder {self.root} cannot be written to ({error.strerror}); "
+                "choose another with --results DIR."
+            ) from error
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id, if it has been finished."""
+        path = self.runs / f"{run_id}.json"
+        return _read_run(path) if path.is_file() else None
+
+    def all_runs(self) -> list[Run]:
+        """Every finished run, oldest first."""
+        runs = [_read_run(path) for path in self.runs.glob("*.json")]
+        return sorted(runs, key=lambda run: (run.created, run.run_id))
+
+    def samples(self, run: Run) -> list[SampleScore]:
+        """The rows of a run, by epoch and then in document order."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(self.runs / f"{run.run_id}.parquet")
+        return [SampleScore(**row) for row in table.to_pylist()]
+
+    def write(self, run: Run, samples: list[SampleScore]) -> None:
+        """Put a finished run in place."""
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [asdict(sample) for sample in samples]
+        table = pyarrow.Table.from_pylist(rows, schema=_arrow_schema())
+        with replaced(self.runs / f"{run.run_id}.parquet") as path:
+            pyarrow.parquet.write_table(table, path)
+        with replaced(self.runs / f"{run.run_id}.json") as path:
+            path.write_text(run.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _read_run(path: Path) -> Run:
+    try:
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} is no run of this version; remove it and its .parquet file to run it again."
+        ) from error
+
+
+def _arrow_schema() -> Any:
+    import pyarrow
+
+    types = {
+        "str": pyarrow.string(),
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+    }
+    return pyarrow.schema(
+        [
+            pyarrow.field(f.name, types[str(f.type).split(" ")[0]], nullable="None" in str(f.type))
+            for f in fields(SampleScore)
+        ]
+    )
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path to write to, which takes the place of ``path`` when all went well."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

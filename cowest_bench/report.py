@@ -1,0 +1,253 @@
+"""The table at the end: what each system scored, and what collaboration and tuning gained."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from cowest_bench import stats
+from cowest_bench.records import Results, Run
+
+POOLED = "pooled"
+
+
+class Question(NamedTuple):
+    """A question that was scored: its mean over epochs, and what it shares with others."""
+
+    score: float
+    cluster: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one system answered in one domain, or in all of them."""
+
+    questions: dict[tuple[str, int], Question]
+    n_total: int
+    usage: dict[str, int]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the questions that have a score."""
+        return len(self.questions) / self.n_total
+
+    @property
+    def score(self) -> float:
+        """Mean over the scored questions; NaN if there are none."""
+        scores = [question.score for question in self.questions.values()]
+        return sum(scores) / len(scores) if scores else float("nan")
+
+
+def summarise(results: Results, runs: Iterable[Run]) -> dict[str, Any]:
+    """Everything the table shows, as JSON: ``domains`` by system, ``pooled``, and ``seconds``.
+
+    All but ``seconds`` is a function of the runs' scores alone, the same to the last bit whenever and
+    wherever the same runs are made again.
+    """
+    by_domain: dict[str, dict[str, Answers]] = defaultdict(dict)
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    for run in runs:
+        name = f"{run.system} ({run.control})" if run.control else run.system
+        by_domain[run.domain][name] = _answers(results, run)
+        seconds[run.domain] |= _seconds(run)
+    systems = list(dict.fromkeys(name for answers in by_domain.values() for name in answers))
+    pooled = {
+        name: _pool([answers[name] for answers in by_domain.values()])
+        for name in systems
+        if all(name in answers for answers in by_domain.values())
+    }
+    return {
+        "domains": {domain: _compare(answers) for domain, answers in by_domain.items()},
+        POOLED: _compare(pooled),
+        "seconds": dict(seconds),
+    }
+
+
+def _answers(results: Results, run: Run) -> Answers:
+    rows = results.samples(run)
+    scores: dict[int, list[float]] = defaultdict(list)
+    clusters: dict[int, str] = {}
+    for row in rows:
+        clusters[row.sample_id] = row.cluster or str(row.sample_id)
+        if row.score is not None:
+            scores[row.sample_id].append(row.score)
+    return Answers(
+        {
+            (run.domain, sample_id): Question(
+                sum(values) / len(values), (run.domain, clusters[sample_id])
+            )
+            for sample_id, values in sorted(scores.items())
+        },
+        len(clusters),
+        {
+            "weak_calls": sum(row.weak_calls for row in rows),
+            "weak_tokens": sum(row.weak_input_tokens + row.weak_output_tokens for row in rows),
+            "strong_calls": sum(row.strong_calls for row in rows),
+            "strong_tokens": sum(
+                row.strong_input_tokens + row.strong_output_tokens for row in rows
+            ),
+        },
+    )
+
+
+def _pool(parts: Sequence[Answers]) -> Answers:
+    """The questions of several domains together, every question counting the same."""
+    return Answers(
+        {key: question for part in parts for key, question in part.questions.items()},
+        sum(part.n_total for part in parts),
+        {key: sum(part.usage[key] for part in parts) for key in parts[0].usage},
+    )
+
+
+def _compare(systems: Mapping[str, Answers]) -> dict[str, Any]:
+    """Each system's score, and its differences to others on the questions both have scores for."""
+    single = [name for name in ("weak", "strong") if name in systems]
+    best = max(single, key=lambda name: systems[name].score, default=None)
+    result = {}
+    for name, answers in systems.items():
+        questions = list(answers.questions.values())
+        estimate = stats.mean_interval([q.score for q in questions], [q.cluster for q in questions])
+        row: dict[str, Any] = {
+            "score": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "n": len(questions),
+            "coverage": answers.coverage,
+            **answers.usage,
+        }
+        if name.startswith("collab"):
+            others = dict.fromkeys((best, "weak", "strong", "collab"))
+            row["best_single"] = best
+            row["over"] = {
+                other: _difference(answers, systems[other])
+                for other in others
+                if other in systems and other != name
+            }
+        result[name] = row
+    return result
+
+
+def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
+    common = [key for key in ours.questions if key in theirs.questions]
+    mine = [ours.questions[key].score for key in common]
+    other = [theirs.questions[key].score for key in common]
+    estimate = stats.paired_difference(mine, other, [ours.questions[key].cluster for key in common])
+    table = stats.mcnemar(mine, other)
+    return {
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": len(common),
+        **table._asdict(),
+    }
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    """How long the run took, and the training that made its weak model."""
+    name = f"{run.system} ({run.control})" if run.control else run.system
+    seconds = {name: run.seconds}
+    if run.weak and run.weak.card and Path(run.weak.card).is_file():
+        card = json.loads(Path(run.weak.card).read_text(encoding="utf-8"))
+        seconds[card["kind"] + (f" ({run.control})" if run.control else "")] = card["seconds"]
+    return seconds
+
+
+# --- as text --------------------------------------------------------------------------------------
+
+COLUMNS = (
+    "domain",
+    "system",
+    "score [95%]",
+    "n",
+    "coverage",
+    "over best single [95%]",
+    "p",
+    "helped/hurt",
+    "strong calls",
+    "strong tokens",
+    "weak tokens",
+)
+
+
+def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The table's cells as text, a dictionary for each line."""
+    lines = []
+    for domain, systems in {**summary["domains"], POOLED: summary[POOLED]}.items():
+        for system, row in systems.items():
+            gain = row.get("over", {}).get(row.get("best_single"))
+            values = (
+                domain,
+                system,
+                f"{row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+                str(row["n"]),
+                f"{row['coverage']:.0%}",
+                f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+                if gain
+                else "",
+                _p_value(gain["p"]) if gain else "",
+                f"{gain['helped']}/{gain['hurt']}" if gain else "",
+                str(row["strong_calls"]),
+                str(row["strong_tokens"]),
+                str(row["weak_tokens"]),
+            )
+            lines.append(dict(zip(COLUMNS, values, strict=True)))
+    return lines
+
+
+def _p_value(p: float) -> str:
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def as_table(summary: Mapping[str, Any]) -> Table:
+    """For a terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
+    previous = None
+    for line in rows(summary):
+        if previous not in (None, line["domain"]):
+            table.add_section()
+        shown = [*line.values()]
+        shown[0] = "" if line["domain"] == previous else line["domain"]
+        previous = line["domain"]
+        table.add_row(*shown)
+    return table
+
+
+def as_markdown(summary: Mapping[str, Any]) -> str:
+    """For a README or a pull request."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(line.values())} |" for line in rows(summary)]
+    return "\n".join(lines)
+
+
+def as_csv(summary: Mapping[str, Any]) -> str:
+    """One line for each domain and system, with plain numbers."""
+    records = [
+        {"domain": domain, "system": system}
+        | {key: value for key, value in row.items() if key not in ("over", "best_single")}
+        for domain, systems in {**summary["domains"], POOLED: summary[POOLED]}.items()
+        for system, row in systems.items()
+    ]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue().rstrip("\n")
+
+
+def seconds_line(summary: Mapping[str, Any]) -> list[str]:
+    """How long every stage took, a line for each domain."""
+    return [
+        f"{domain}: " + ", ".join(f"{stage} {value:.0f} s" for stage, value in stages.items())
+        for domain, stages in summary["seconds"].items()
+    ]

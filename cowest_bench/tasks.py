@@ -1,0 +1,327 @@
+"""Tasks: lm-eval's YAML format, its prompts and its scoring, on Inspect's engine.
+
+A task file runs unchanged under ``lm_eval --include_path tasks``. Here lm-eval's own code builds the
+requests, filters and scores the answers and aggregates the scores, so that numbers are equal to
+lm-eval's to the last digit; only the generation in between is Inspect's. What the benchmark needs
+beyond lm-eval stands in the file's ``metadata`` (``Metadata``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cowest_bench.errors import TaskError, suggestion
+from cowest_bench.prompts import Prompts
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
+
+Split = Literal["train", "feedback", "dev", "test"]
+Message = dict[str, str]  # role and content
+
+
+class Metadata(BaseModel):
+    """What a task file says beyond lm-eval's fields, under ``metadata``."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    version: float | str = 0
+    domain: str = ""
+    primary: str | None = None
+    """``metric,filter`` whose per-sample value is the score; by default the first one."""
+    splits: dict[Split, str] = Field(default_factory=dict)
+    """Which of the data set's splits serve as train, feedback, dev and test."""
+    sft_target: str | None = None
+    """Template of what the weak model learns to write for a row of the train split."""
+    cluster: str | None = None
+    """Template of what rows share that are not independent (a passage, a dialogue)."""
+    answer_prefix: str | None = None
+    """What the strong model writes before its answer; the gold log-probability is taken there."""
+    prompts: Prompts | None = None
+    """Draft and refinement prompts instead of those of ``prompts.FORMATS``."""
+    draft_tokens: int = 512
+    """How long a draft may be, in tokens."""
+
+
+class TaskSample(BaseModel):
+    """One question as lm-eval builds it: what a model may see, and what only the scorer may."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: int
+    messages: list[Message]
+    target: str
+    cluster: str | None
+
+
+class Task:
+    """A task on one split, as lm-eval loads it.
+
+    Attributes:
+        name: Name in the task file.
+        split: ``train``, ``feedback``, ``dev`` or ``test``.
+        options: What was passed on to the task's metadata, such as ``seed`` or ``data``.
+        meta: What the file says for this benchmark.
+    """
+
+    def __init__(self, lm: ConfigurableTask, split: Split, options: Mapping[str, Any]) -> None:
+        self.lm = lm
+        self.name = str(lm.task_name)
+        self.split = split
+        self.options = dict(options)
+        self.meta = _metadata(self.name, lm.config.metadata)
+        if lm.OUTPUT_TYPE != "generate_until":
+            raise TaskError(
+                f"Task {self.name} is of type {lm.OUTPUT_TYPE}, which compares log-probabilities of "
+                "given answers; a collaboration answers in text, so choose a generate_until task."
+            )
+        lm.config.test_split = self._dataset_split(split)
+        lm.task_docs = lm.eval_docs
+
+    def _dataset_split(self, split: Split) -> str:
+        default = self.lm.config.test_split or self.lm.config.validation_split
+        name = self.meta.splits.get(split, default if split == "test" else None)
+        if name is None or name not in self.lm.dataset:
+            raise TaskError(
+                f"Task {self.name} has no {split} split; name one of its data set's splits "
+                f"({', '.join(self.lm.dataset)}) under metadata: splits: in the task file."
+            )
+        return str(name)
+
+    def on(self, split: Split) -> Task:
+        """The same task on another split."""
+        return load_task(self.name, split, **self.options)
+
+    @property
+    def docs(self) -> Any:
+        """The rows of the split, in order."""
+        return self.lm.task_docs
+
+    @cached_property
+    def samples(self) -> list[TaskSample]:
+        """The questions of the split, in document order.
+
+        All are built in order, because few-shot examples are drawn from one generator.
+        """
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
+            self.lm.build_all_requests(
+                rank=0, world_size=1, apply_chat_template=True, chat_template=_as_json
+            )
+        return [
+            TaskSample(
+                id=instance.doc_id,
+                messages=json.loads(instance.args[0]),
+                target=_text(self.lm.doc_to_target(instance.doc)),
+                cluster=self.render(self.meta.cluster, instance.doc) if self.meta.cluster else None,
+            )
+            for instance in self.lm.instances
+        ]
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """lm-eval's generation settings, as the task file gives them."""
+        return dict(self.lm.config.generation_kwargs or {})
+
+    def render(self, template: str, doc: Mapping[str, Any]) -> str:
+        """A template of the task file filled in with a row's fields (Jinja, sandboxed by lm-eval)."""
+        from lm_eval.utils import apply_template
+
+        return str(apply_template(template, dict(doc)))
+
+    def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
+        """Filter and score what was answered to a question, with lm-eval's own code.
+
+        Returns:
+            The value of every ``metric,filter`` (a number, or what lm-eval's aggregation of that
+            metric expects), and the answer as the primary filter extracted it.
+        """
+        from lm_eval.api.instance import Instance
+
+        doc = self.docs[doc_id]
+        instance = Instance("generate_until", doc, ("", {}), 0, (self.name, doc_id, 1))
+        instance.resps = list(completions)
+        values: dict[str, Any] = {}
+        for ensemble in self.lm._filters:
+            ensemble.apply([instance])
+            results = self.lm.process_results(doc, [instance.filtered_resps[ensemble.name]])
+            values |= {f"{metric},{ensemble.name}": value for metric, value in results.items()}
+        wanted = (self.meta.primary or next(iter(values))).split(",")[1]
+        return values, _text(instance.filtered_resps[wanted])
+
+    def primary(self, values: Mapping[str, Any]) -> float:
+        """The score of one question among the values of all its metrics."""
+        key = self.meta.primary or next(iter(values))
+        if not isinstance(values.get(key), int | float):
+            raise TaskError(
+                f"Task {self.name} names {key} as primary metric, which has no number for a single "
+                f"question; choose from: {', '.join(values)}."
+            )
+        return float(values[key])
+
+    def aggregate(self, values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+        """All metrics over the split, from every question's values in document order.
+
+        The order matters to the last digit of a float sum. ``N/A`` standard errors are left out.
+        """
+        from lm_eval.evaluator_utils import _compute_task_aggregations
+
+        raw: dict[tuple[str, str], list[Any]] = {}
+        for row in values:
+            for key, value in row.items():
+                metric, _, name = key.rpartition(",")
+                raw.setdefault((metric, name), []).append(value)
+        metrics, _ = _compute_task_aggregations(self.lm, raw)
+        return {key: float(value) for key, value in metrics.items() if value != "N/A"}
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Hash of everything the split's data decides: prompts, targets, clusters, generation."""
+        content = [sample.model_dump() for sample in self.samples]
+        return _hash([self.meta.version, self.generation, self.meta.primary, content])
+
+    def sft_rows(self) -> list[dict[str, list[Message]]]:
+        """Conversational prompt-completion rows for supervised fine-tuning."""
+        template = self.meta.sft_target
+        if template is None:
+            raise TaskError(f"Task {self.name} cannot be trained on: its file has no sft_target.")
+        return [
+            {
+                "prompt": sample.messages,
+                "completion": [
+                    {"role": "assistant", "content": self.render(template, self.docs[sample.id])}
+                ],
+            }
+            for sample in self.samples
+        ]
+
+
+def validate_task(task: Task) -> dict[str, tuple[int, int]]:
+    """How many gold answers score 1.0, of how many, on every split but train.
+
+    A gold answer is put behind the task's ``answer_prefix``, as a model would write it.
+    """
+    prefix = f"{task.meta.answer_prefix} " if task.meta.answer_prefix else ""
+    splits = [split for split in task.meta.splits if split != "train"] or ["test"]
+    counts = {}
+    for split in splits:
+        on = task.on(split)
+        scores = [
+            on.primary(on.score(sample.id, [prefix + sample.target])[0]) for sample in on.samples
+        ]
+        counts[split] = (sum(score == 1.0 for score in scores), len(scores))
+    return counts
+
+
+def _hash(content: Any) -> str:
+    """A short content hash; the same on every machine."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
+    """Stand in for a chat template, so that lm-eval hands over messages instead of text."""
+    return json.dumps(messages)
+
+
+def _text(value: Any) -> str:
+    """A gold or filtered answer as text; of several accepted ones, all."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _metadata(name: str, metadata: Any) -> Metadata:
+    try:
+        return Metadata.model_validate(metadata or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise TaskError(f"Task {name}: metadata: {field}: {first['msg']}.") from error
+
+
+# --- finding tasks --------------------------------------------------------------------------------
+
+
+def tasks_folder() -> Path:
+    """The folder of task files: inside the installed package, or beside it in a checkout."""
+    packaged = Path(__file__).parent / "_tasks"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "tasks"
+
+
+def list_tasks(folder: Path | None = None) -> dict[str, Path]:
+    """Task names and their files.
+
+    Raises:
+        TaskError: If a file is no readable YAML. lm-eval itself skips such a file silently, and then
+            says that the task is not found.
+    """
+    found = {}
+    for path in sorted((folder or tasks_folder()).rglob("*.yaml")):
+        try:
+            # The loader is a subclass of SafeLoader: `!function` tags become plain text.
+            config = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            problem = getattr(error, "problem", None) or str(error)
+            mark = getattr(error, "problem_mark", None)
+            line = f" line {mark.line + 1}" if mark else ""
+            raise TaskError(f"Task file {path}{line} is not valid YAML: {problem}.") from error
+        if isinstance(config, dict) and isinstance(config.get("task"), str):
+            found[config["task"]] = path
+    return found
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads task files without importing what they name."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: str(node.value))
+
+
+def load_task(name: str, split: Split = "test", folder: Path | None = None, **options: Any) -> Task:
+    """Load a task on one of its splits.
+
+    Args:
+        name: Name in a task file, or the path of one.
+        split: Which split to ask; the others are reached through ``Task.on``.
+        folder: Where to look for task files, instead of those of the package.
+        **options: Added to the task's metadata, such as ``seed`` of the pocket world.
+
+    Raises:
+        TaskError: If the task is unknown, broken, or of a kind that cannot be run.
+    """
+    return _load(name, split, folder or tasks_folder(), json.dumps(options, sort_keys=True))
+
+
+@lru_cache(maxsize=32)
+def _load(name: str, split: Split, folder: Path, options: str) -> Task:
+    known = list_tasks(folder)
+    if name not in known:
+        raise TaskError(f"There is no task {name}; {suggestion(name, known)}")
+    chosen = json.loads(options)
+    manager = _manager(folder, options)
+    try:
+        loaded = manager.load(name)["tasks"][name]
+    except TaskError:
+        raise
+    except Exception as error:  # the file's own functions and templates run here
+        raise TaskError(f"Task {name} ({known[name]}) cannot be loaded: {error}.") from error
+    return Task(loaded, split, chosen)
+
+
+@lru_cache(maxsize=32)
+def _manager(folder: Path, options: str) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(
+        include_path=str(folder), include_defaults=False, metadata=json.loads(options)
+    )
