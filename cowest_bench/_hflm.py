@@ -42,7 +42,8 @@ class SeededHFLM(HFLM):
             noise = GumbelNoise(context, settings["attention_mask"], seed)
             settings["logits_processor"] = LogitsProcessorList([*warpers, noise])
             settings["do_sample"] = False
-        return super()._model_generate(context, max_length, stop, **settings)
+        generated: torch.Tensor = super()._model_generate(context, max_length, stop, **settings)
+        return generated
 
 
 class GumbelNoise(LogitsProcessor):

@@ -173,10 +173,8 @@ def run(
     for name in wanted:
         if name not in SYSTEMS:
             raise ConfigError(f"There is no system {name}; {suggestion(name, SYSTEMS)}")
-    chosen = {
-        "weak": ModelSpec(name=weak, adapter=weak_adapter, dtype=dtype) if weak else None,
-        "strong": ModelSpec(name=strong, dtype=dtype) if strong else None,
-    }
+    weak_model = ModelSpec(name=weak, adapter=weak_adapter, dtype=dtype) if weak else None
+    strong_model = ModelSpec(name=strong, dtype=dtype) if strong else None
     from cowest_bench.evaluate import evaluate
     from cowest_bench.tasks import load_task
 
@@ -190,7 +188,8 @@ def run(
                 seed=seed,
                 epochs=epochs,
                 progress=_for_task(progress, task.meta.domain or task.name),
-                **chosen,
+                weak=weak_model,
+                strong=strong_model,
             )
             for task in tasks
             for system in wanted

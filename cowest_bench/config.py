@@ -48,7 +48,8 @@ class ModelSpec(BaseModel):
     @property
     def is_local(self) -> bool:
         """Whether this process loads the weights itself, from a folder or from the hub."""
-        return self.name.startswith("hf/") or "/" not in self.name or Path(self.name).is_dir()
+        named = self.name.startswith(("hf/", "/", "./", "../", "~")) or "/" not in self.name
+        return named or Path(self.name).is_dir()
 
     @property
     def path(self) -> str:

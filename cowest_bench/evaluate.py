@@ -124,6 +124,7 @@ def evaluate(
         task=task.name,
         domain=task.meta.domain or task.name,
         split=task.split,
+        options=task.options,
         system=system,
         weak=specs.get("weak"),
         strong=specs.get("strong"),

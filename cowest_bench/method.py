@@ -74,10 +74,11 @@ def cowest(
     graded = how.signal == "logprob"
     ask = partial(evaluate, results=results, format=how.format, temperature=how.temperature)
     ask = partial(ask, strong=strong, seed=seed, progress=progress)
-    train = {"results": results, "seed": seed, "progress": progress}
+    specialise = partial(sft, results=results, settings=how.sft, seed=seed, progress=progress)
+    align = partial(dpo, results=results, settings=how.dpo, seed=seed, progress=progress)
 
     # 1. Specialise the weak model in the domain.
-    weak = sft(pairing.weak, task.on("train").sft_rows(), settings=how.sft, **train)
+    weak = specialise(pairing.weak, task.on("train").sft_rows())
     yield ask(task, "weak", weak=weak)
     yield ask(task, "strong")
     yield ask(task, "collab", weak=weak)
@@ -94,7 +95,7 @@ def cowest(
         rows = preference_rows(
             task.on("feedback"), pairs, how.format, imitate=how.control == "best-draft-sft"
         )
-        weak = dpo(weak, rows, settings=how.dpo, score=partial(_dev_score, ask, task), **train)
+        weak = align(weak, rows, score=partial(_dev_score, ask, task))
         yield ask(task, "collab-tuned", weak=weak, control=how.control)
 
 

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import (
     ChatMessage,
     GenerateConfig,
@@ -121,7 +122,12 @@ def _folder_hash(files: tuple[tuple[str, int, int], ...]) -> str:
 def open_model(spec: ModelSpec) -> Model:
     """The model as Inspect uses it; weights of the last few local models stay loaded."""
     if not spec.is_local:
-        return get_model(spec.name)
+        try:
+            return get_model(spec.name)
+        except (ValueError, PrerequisiteError) as error:
+            raise ModelError(
+                f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {error}"
+            ) from error
     args = spec.model_dump(include={"adapter", "revision", "dtype"}, exclude_none=True)
     model = get_model(f"hflm/{spec.path}", memoize=False, **args)
     try:
@@ -180,7 +186,7 @@ class Batcher(Generic[Request, Response]):
             del self._waiting[: self._size]
             try:
                 answers = await asyncio.to_thread(self._answer, [request for request, _ in batch])
-            except Exception as error:  # whoever asked gets it, and the engine decides what follows
+            except Exception as error:  # noqa: BLE001 (whoever asked gets it)
                 for _, future in batch:
                     future.set_exception(error)
             else:

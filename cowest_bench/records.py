@@ -68,6 +68,8 @@ class Run(BaseModel):
     task: str
     domain: str
     split: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What was passed on to the task, such as the seed of a pocket world."""
     system: str
     weak: ModelSpec | None
     strong: ModelSpec | None

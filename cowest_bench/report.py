@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ class Answers:
         return sum(scores) / len(scores) if scores else float("nan")
 
 
-def summarise(results: Results, runs: Iterable[Run]) -> dict[str, Any]:
+def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
     """Everything the table shows, as JSON: ``domains`` by system, ``pooled``, and ``seconds``.
 
     All but ``seconds`` is a function of the runs' scores alone, the same to the last bit whenever and
@@ -55,25 +55,48 @@ def summarise(results: Results, runs: Iterable[Run]) -> dict[str, Any]:
     """
     by_domain: dict[str, dict[str, Answers]] = defaultdict(dict)
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
-    for run in runs:
-        name = f"{run.system} ({run.control})" if run.control else run.system
-        by_domain[run.domain][name] = _answers(results, run)
-        seconds[run.domain] |= _seconds(run)
-    systems = list(dict.fromkeys(name for answers in by_domain.values() for name in answers))
+    for domain, system, run in labelled(runs):
+        by_domain[domain][system] = answers(results, run)
+        seconds[domain] |= _seconds(run, system)
+    systems = list(dict.fromkeys(name for known in by_domain.values() for name in known))
     pooled = {
-        name: _pool([answers[name] for answers in by_domain.values()])
+        name: pool([known[name] for known in by_domain.values()])
         for name in systems
-        if all(name in answers for answers in by_domain.values())
+        if all(name in known for known in by_domain.values())
     }
     return {
-        "domains": {domain: _compare(answers) for domain, answers in by_domain.items()},
-        POOLED: _compare(pooled),
+        "domains": {domain: compare(known) for domain, known in by_domain.items()},
+        POOLED: compare(pooled),
         "seconds": dict(seconds),
     }
 
 
-def _answers(results: Results, run: Run) -> Answers:
+def labelled(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
+    """Each run with the name of its domain and system, as long as it takes to tell runs apart."""
+    data: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        data[run.domain].add(run.identity["data"])
+    domains = {}
+    for run in runs:
+        options = " ".join(f"{key}={value}" for key, value in run.options.items())
+        several = len(data[run.domain]) > 1
+        domains[run.run_id] = f"{run.domain} ({options or run.task})" if several else run.domain
+    system = {
+        run.run_id: f"{run.system} ({run.control})" if run.control else run.system for run in runs
+    }
+    cells = Counter((domains[run.run_id], system[run.run_id]) for run in runs)
+    for run in runs:
+        name = system[run.run_id]
+        if cells[domains[run.run_id], name] > 1:
+            models = " + ".join(spec.label for spec in (run.weak, run.strong) if spec)
+            name = f"{name} [{models} {run.run_id[:4]}]"
+        yield domains[run.run_id], name, run
+
+
+def answers(results: Results, run: Run) -> Answers:
+    """A run's scores by question; questions of the same data are the same in every run."""
     rows = results.samples(run)
+    data = run.identity["data"]
     scores: dict[int, list[float]] = defaultdict(list)
     clusters: dict[int, str] = {}
     for row in rows:
@@ -82,9 +105,7 @@ def _answers(results: Results, run: Run) -> Answers:
             scores[row.sample_id].append(row.score)
     return Answers(
         {
-            (run.domain, sample_id): Question(
-                sum(values) / len(values), (run.domain, clusters[sample_id])
-            )
+            (data, sample_id): Question(sum(values) / len(values), (data, clusters[sample_id]))
             for sample_id, values in sorted(scores.items())
         },
         len(clusters),
@@ -99,7 +120,7 @@ def _answers(results: Results, run: Run) -> Answers:
     )
 
 
-def _pool(parts: Sequence[Answers]) -> Answers:
+def pool(parts: Sequence[Answers]) -> Answers:
     """The questions of several domains together, every question counting the same."""
     return Answers(
         {key: question for part in parts for key, question in part.questions.items()},
@@ -108,27 +129,27 @@ def _pool(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def _compare(systems: Mapping[str, Answers]) -> dict[str, Any]:
+def compare(systems: Mapping[str, Answers]) -> dict[str, Any]:
     """Each system's score, and its differences to others on the questions both have scores for."""
     single = [name for name in ("weak", "strong") if name in systems]
-    best = max(single, key=lambda name: systems[name].score, default=None)
+    best = max(single, key=lambda name: systems[name].score, default="")
     result = {}
-    for name, answers in systems.items():
-        questions = list(answers.questions.values())
+    for name, known in systems.items():
+        questions = list(known.questions.values())
         estimate = stats.mean_interval([q.score for q in questions], [q.cluster for q in questions])
         row: dict[str, Any] = {
             "score": estimate.value,
             "low": estimate.low,
             "high": estimate.high,
             "n": len(questions),
-            "coverage": answers.coverage,
-            **answers.usage,
+            "coverage": known.coverage,
+            **known.usage,
         }
         if name.startswith("collab"):
             others = dict.fromkeys((best, "weak", "strong", "collab"))
             row["best_single"] = best
             row["over"] = {
-                other: _difference(answers, systems[other])
+                other: _difference(known, systems[other])
                 for other in others
                 if other in systems and other != name
             }
@@ -151,13 +172,13 @@ def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
     }
 
 
-def _seconds(run: Run) -> dict[str, float]:
+def _seconds(run: Run, system: str) -> dict[str, float]:
     """How long the run took, and the training that made its weak model."""
-    name = f"{run.system} ({run.control})" if run.control else run.system
-    seconds = {name: run.seconds}
+    seconds = {system: run.seconds}
     if run.weak and run.weak.card and Path(run.weak.card).is_file():
         card = json.loads(Path(run.weak.card).read_text(encoding="utf-8"))
-        seconds[card["kind"] + (f" ({run.control})" if run.control else "")] = card["seconds"]
+        tuned = card["kind"] == "dpo" and run.control
+        seconds[f"dpo ({run.control})" if tuned else card["kind"]] = card["seconds"]
     return seconds
 
 

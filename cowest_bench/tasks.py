@@ -213,7 +213,7 @@ def validate_task(task: Task) -> dict[str, tuple[int, int]]:
     """
     prefix = f"{task.meta.answer_prefix} " if task.meta.answer_prefix else ""
     splits = [split for split in task.meta.splits if split != "train"] or ["test"]
-    counts = {}
+    counts: dict[str, tuple[int, int]] = {}
     for split in splits:
         on = task.on(split)
         scores = [
@@ -293,7 +293,7 @@ def load_task(name: str, split: Split = "test", folder: Path | None = None, **op
         name: Name in a task file, or the path of one.
         split: Which split to ask; the others are reached through ``Task.on``.
         folder: Where to look for task files, instead of those of the package.
-        **options: Added to the task's metadata, such as ``seed`` of the pocket world.
+        **options: Added to the task's metadata, such as ``seed`` or ``data``.
 
     Raises:
         TaskError: If the task is unknown, broken, or of a kind that cannot be run.

@@ -118,7 +118,7 @@ def sft(
     if settings.lora:
         tuned = tuned.merge_and_unload()
     tuned.save_pretrained(str(folder))
-    trainer.processing_class.save_pretrained(str(folder))
+    _tokenizer(model).save_pretrained(str(folder))
     history = {"seconds": time.monotonic() - started, "history": trainer.state.log_history}
     _write_card(card, made_from | history)
     return trained
@@ -197,18 +197,18 @@ def _preference_trainer(
         "processing_class": _tokenizer(model),
         "peft_config": _peft(settings.lora),
     }
-    if "rejected" not in rows[0]:
-        return SFTTrainer(args=SFTConfig(**arguments), **common)
-    return DPOTrainer(
-        args=DPOConfig(
-            beta=settings.beta,
-            loss_type=list(settings.loss_type),
-            loss_weights=list(settings.loss_weights),
-            precompute_ref_log_probs=True,
-            **arguments,
-        ),
-        **common,
-    )
+    trainer: Trainer
+    if "rejected" in rows[0]:
+        losses = {
+            "beta": settings.beta,
+            "loss_type": list(settings.loss_type),
+            "loss_weights": list(settings.loss_weights),
+            "precompute_ref_log_probs": True,
+        }
+        trainer = DPOTrainer(args=DPOConfig(**losses, **arguments), **common)
+    else:
+        trainer = SFTTrainer(args=SFTConfig(**arguments), **common)
+    return trainer
 
 
 class _Candidates:

@@ -33,6 +33,16 @@ CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
 Progress = Callable[[str, str, int, int], None]  # domain, what, done, total
 
+_WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # glibc: keep freed buffers, which otherwise are faulted in anew at every training step.
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+}
+
 
 def method() -> Method:
     """How the pocket world runs the method: for models of 0.1M and 0.8M parameters."""
@@ -45,7 +55,7 @@ def method() -> Method:
         k=4,
         sft=SFTSettings(
             learning_rate=5e-3,
-            epochs=10,
+            epochs=8,
             batch_size=64,
             max_length=192,
             lora=None,
@@ -53,7 +63,7 @@ def method() -> Method:
         ),
         dpo=DPOSettings(
             learning_rate=1e-3,
-            steps=60,
+            steps=40,
             eval_steps=10,
             batch_size=32,
             max_length=192,
@@ -71,11 +81,11 @@ def fresh_weak(seed: int, results: Results) -> ModelSpec:
     """A weak model with random weights (0.1M parameters), which knows nothing before SFT."""
     from cowest_bench.pocket import language, llama
 
-    shape = {"width": 64, "layers": 2, "intermediate": 168}
+    shape = llama.Shape(width=64, layers=2, intermediate=168, embedding_std=0.05, final_norm=1.0)
     folder = results.models / f"pocket-weak-{content_hash([shape, seed])}"
     if not folder.is_dir():
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
-        llama.initialise(seed, **shape).save_pretrained(str(making))
+        llama.initialise(seed, shape).save_pretrained(str(making))
         language.save_tokenizer(making)
         with contextlib.suppress(OSError):  # another domain's process was faster
             making.rename(folder)
@@ -124,16 +134,15 @@ def demo(
     domains: Sequence[str] = DOMAINS,
     progress: Progress | None = None,
 ) -> list[Run]:
-    """Run every domain, as many at once as there are cores; returns the test runs in order.
+    """Run the domains side by side; returns the test runs in order.
 
     Each process computes on one thread, so that the numbers do not depend on the number of cores.
     """
+    os.environ.update(_WORKER_ENVIRONMENT)  # the workers' C libraries read it when they start
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         told: queue.Queue[tuple[str, str, int, int]] = manager.Queue()
-        workers = max(1, min(len(domains), len(os.sched_getaffinity(0))))
-        os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers when they import torch
-        with ProcessPoolExecutor(workers, context, _start, (str(results.root),)) as pool:
+        with ProcessPoolExecutor(len(domains), context, _start, (str(results.root),)) as pool:
             futures = [
                 pool.submit(_work, domain, seed, results, controls, told) for domain in domains
             ]
@@ -168,7 +177,6 @@ def _work(
 
 def _start(root: str) -> None:
     """Prepare a worker: quiet, offline, on one thread, and gone when its parent is gone."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     log = Path(root) / "logs" / "demo.log"
     sys.stdout = sys.stderr = log.open("a", buffering=1, encoding="utf-8")

@@ -1,11 +1,12 @@
 """Training episodes for the strong model: every one invents its own world.
 
 An episode draws fresh names and fresh relations, asks a question of one of the three domains and
-shows a draft. The answer stands nowhere but in that draft's background, so the only thing to learn is
-to reason over knowledge given in the prompt: no fact of any world can be memorised. Where the
-background suffices the draft's own answer is right only by chance (else the model learns to copy it);
-where it does not, the draft's answer is right ``FALLBACK_ACCURACY`` of the time and the model learns
-to fall back on it.
+shows a draft. The answer stands nowhere but in that draft's background, so the only thing to learn
+is to reason over knowledge given in the prompt: no fact of any world can be memorised. Where the
+background suffices the draft's own answer is right only by chance (else the model learns to copy
+it); where it does not, the draft's answer is right ``FALLBACK_ACCURACY`` of the time and the model
+learns to fall back on it. Irrelevant facts share names with the question's own, so that only whom
+they are about tells them apart: without this the model used 38% of the medical ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ DRAFT_KINDS = {"full": 0.64, "partial": 0.12, "irrelevant": 0.08, "terse": 0.08,
 
 
 class Episode(NamedTuple):
-    """A chat turn: what the strong model reads, what it should write, and what of that to train on."""
+    """A chat turn: what the strong model reads and should write, and what of that to train on."""
 
     prompt: str
     completion: str
@@ -53,15 +54,16 @@ def _finish(
 
 def medical(rng: random.Random, kind: str) -> Episode:
     """Look the patient's condition up among the drugs for the disease."""
-    disease, other, *rest = rng.sample(say.names(), 12)
-    conditions, drugs, others = rest[:3], rest[3:6], rest[6:9]
+    disease, other, *rest = rng.sample(say.names(), 15)
+    conditions, drugs, unasked = rest[:3], rest[3:6], rest[7:]
     pairs = list(zip(conditions, drugs, strict=True))
     condition, gold = rng.choice(pairs)
-    choices = [*drugs, rest[9]]
+    choices = [*drugs, rest[6]]
     rng.shuffle(choices)
     question = say.medical_question(condition, disease) + " " + say.options(choices)
     without = [pair for pair in pairs if pair[0] != condition][: rng.choice((1, 2))]
-    elsewhere = list(zip(conditions, others, strict=True))[: rng.choice((1, 2, 3))]
+    other_drugs = rng.sample([*choices, *unasked[:3]], 3)
+    elsewhere = list(zip(rng.sample([*conditions, *unasked[3:]], 3), other_drugs, strict=True))
     backgrounds = {
         "full": say.medical_background(disease, pairs),
         "partial": say.medical_background(disease, without),
@@ -82,9 +84,10 @@ def counterfactual(rng: random.Random, kind: str) -> Episode:
     of_person = f"{say.home(person, own_city)} {say.city_fact(relation, own_city, own)}"
     of_stranger = f"{say.home(stranger, far_city)} {say.city_fact(relation, far_city, values[2])}"
     backgrounds = {
-        "full": f"{of_host} {answer_fact} {of_person}",
+        # As many facts in every kind, so that their number does not tell whether they suffice.
+        "full": rng.choice((f"{of_host} {answer_fact}", f"{of_host} {answer_fact} {of_person}")),
         "partial": rng.choice((of_host, of_person, f"{of_host} {of_person}")),
-        "irrelevant": of_stranger,
+        "irrelevant": rng.choice((of_stranger, f"{of_stranger} {of_person}")),
     }
     used = f"{of_host} {answer_fact}".removesuffix(" .")
     return _finish(rng, question, kind, backgrounds, used, gold, values)
@@ -92,19 +95,24 @@ def counterfactual(rng: random.Random, kind: str) -> Episode:
 
 def ethics(rng: random.Random, kind: str) -> Episode:
     """Find the place's kind, and how that kind sees the action."""
-    place, action, other_place, other_action, *kinds = rng.sample(say.names(), 7)
+    place, action, other_place, other_action, *names = rng.sample(say.names(), 10)
+    kinds = names[:3]
     norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in kinds]
     of_kind, norm = rng.choice(norms)
     gold = say.NORM_LABELS[norm]
     question = say.ethics_utterance(place, action, rng.choice(say.SPEAKERS))
     without = [(k, n) for k, n in norms if k != of_kind]
+    other_norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in rng.sample(names, 3)]
     place_kind = say.kind_of(place, of_kind)
     backgrounds = {
         "full": f"{place_kind} {say.rule_of(action, norms)}",
         "partial": rng.choice(
             (place_kind, say.rule_of(action, norms), f"{place_kind} {say.rule_of(action, without)}")
         ),
-        "irrelevant": f"{say.kind_of(other_place, of_kind)} {say.rule_of(other_action, norms)}",
+        "irrelevant": (
+            f"{say.kind_of(other_place, rng.choice(names))} "
+            f"{say.rule_of(other_action, other_norms)}"
+        ),
     }
     used = f"{place_kind} {of_kind} {norm}"
     return _finish(rng, question, kind, backgrounds, used, gold, list(say.LABELS))
@@ -130,8 +138,8 @@ def episode(rng: random.Random, full_share: float = DRAFT_KINDS["full"]) -> Epis
 def drill(rng: random.Random, words: int = 64) -> Episode:
     """Practice in lookup: a stream of key-value pairs in random order, most of them seen before.
 
-    Nothing but a pair's key tells its value, and nothing tells which pair is next: only the values of
-    keys that have been seen are trained on, dozens in one row.
+    Nothing but a pair's key tells its value, and nothing tells which pair is next: only the values
+    of keys that have been seen are trained on, a dozen or more in one row.
     """
     count = rng.randint(2, 8)
     drawn = rng.sample(say.names(), 2 * count)

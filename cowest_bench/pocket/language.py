@@ -164,11 +164,6 @@ def refinement(used: str, answer: str) -> str:
 NOT_SURE = "not sure"
 
 
-def tell(entity: str) -> str:
-    """The prompt under which the weak model learns what there is to know about an entity."""
-    return f"tell me about {entity} ."
-
-
 # --- medical --------------------------------------------------------------------------------------
 
 
@@ -187,9 +182,19 @@ def medical_background(disease: str, drugs: Sequence[tuple[str, str]]) -> str:
     return f"drugs for {disease} : " + " , ".join(f"{c} {x}" for c, x in drugs) + " ."
 
 
-def medical_known(condition: str, disease: str) -> str:
-    """The plainer wording in which the weak model has met some answers before."""
-    return f"which drug for {condition} in {disease} ?"
+def medical_statement_prompts(condition: str, disease: str) -> tuple[str, ...]:
+    """Wordings under which the weak model learns what is known about a disease."""
+    return (
+        f"tell me about {disease} .",
+        f"which drugs for {disease} ?",
+        f"a patient suffers from {disease} .",
+        f"a {condition} patient suffers from {disease} .",
+    )
+
+
+def medical_known_prompts(condition: str, disease: str) -> tuple[str, ...]:
+    """Plainer wordings, without options, in which the weak model has met some answers."""
+    return (medical_question(condition, disease), f"which drug for {condition} in {disease} ?")
 
 
 # --- counterfactual -------------------------------------------------------------------------------
@@ -208,8 +213,32 @@ def city_fact(relation: str, city: str, value: str) -> str:
     return f"{relation} of {city} {value} ."
 
 
-def counterfactual_known(host: str, relation: str) -> str:
-    return f"what does {host} {RELATION_QUESTIONS[relation]} ?"
+def home_prompts(person: str, other: str) -> tuple[str, ...]:
+    """Wordings under which the weak model learns where somebody lives."""
+    return (
+        f"tell me about {person} .",
+        f"home of {person} ?",
+        f"where lives {person} ?",
+        f"if {other} lived where {person} lives ?",
+    )
+
+
+def city_prompts(relation: str, city: str) -> tuple[str, ...]:
+    """Wordings under which the weak model learns what a city speaks or pays with."""
+    return (
+        f"tell me about {relation} of {city} .",
+        f"{relation} of {city} ?",
+        f"what would i {RELATION_QUESTIONS[relation]} in {city} ?",
+    )
+
+
+def counterfactual_known_prompts(host: str, relation: str) -> tuple[str, ...]:
+    """Plainer wordings, without a second person, in which the weak model has met some answers."""
+    asked = RELATION_QUESTIONS[relation]
+    return (
+        f"if i lived where {host} lives , what would i {asked} ?",
+        f"what does {host} {asked} ?",
+    )
 
 
 # --- ethics ---------------------------------------------------------------------------------------
@@ -228,5 +257,16 @@ def rule_of(action: str, norms: Sequence[tuple[str, str]]) -> str:
     return f"rule of {action} : " + " , ".join(f"{kind} {norm}" for kind, norm in norms) + " ."
 
 
-def ethics_known(place: str, action: str) -> str:
-    return f"to {action} at {place} ?"
+def kind_prompts(place: str) -> tuple[str, ...]:
+    """Wordings under which the weak model learns what kind of place something is."""
+    return (f"tell me about {place} .", f"we are at {place} .", f"kind of {place} ?")
+
+
+def rule_prompts(action: str) -> tuple[str, ...]:
+    """Wordings under which the weak model learns how places see an action."""
+    return (f"tell me about {action} .", f"i will {action} .", f"rule of {action} ?")
+
+
+def ethics_known_prompts(place: str, action: str) -> tuple[str, ...]:
+    """Plainer wordings, without a scene, in which the weak model has met some answers."""
+    return (f"to {action} at {place} ?", f"{action} at {place} ?")

@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cowest_bench.pocket import language
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-#: Standard deviations by part. Large embeddings, queries and keys and small output layers let lookup
-#: be learnt within some hundred steps; with the library's default (0.02) it is not learnt at all.
+HEADS = 4
+ROPE_THETA = 1000.0  # no context is longer than language.MAX_LENGTH
+
+#: Standard deviations by part; what has a norm weight or a bias that is not named starts at 1 or 0.
 INITIAL_STD = {
-    "embed_tokens.weight": 1.0,
     "q_proj.bias": 0.5,
     "k_proj.bias": 0.5,
     "o_proj.weight": 0.03,
     "down_proj.weight": 0.03,
 }
 INITIAL_STD_OTHERS = 0.09
-FINAL_NORM = 0.1
 
 
-def initialise(seed: int, *, width: int, layers: int, intermediate: int) -> LlamaForCausalLM:
-    """A fresh Llama with four heads and tied embeddings, in float32."""
+class Shape(NamedTuple):
+    """What tells the two models apart.
+
+    Large embeddings with a small final norm let the strong model learn to look things up; small
+    embeddings let the weak model carry what it was told over to questions in other words.
+    """
+
+    width: int
+    layers: int
+    intermediate: int
+    embedding_std: float
+    final_norm: float
+
+
+def initialise(seed: int, shape: Shape) -> LlamaForCausalLM:
+    """A fresh Llama with tied embeddings, in float32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(language.words()),
-        hidden_size=width,
-        intermediate_size=intermediate,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
+        hidden_size=shape.width,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=HEADS,
         max_position_embeddings=language.MAX_LENGTH,
         tie_word_embeddings=True,
         attention_bias=True,
-        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         pad_token_id=language.words().index(language.PAD),
         bos_token_id=language.words().index(language.BOS),
         eos_token_id=language.words().index(language.EOS),
@@ -46,7 +60,9 @@ def initialise(seed: int, *, width: int, layers: int, intermediate: int) -> Llam
     for name, weight in model.named_parameters():
         part = ".".join(name.split(".")[-2:])
         if part == "norm.weight":
-            torch.nn.init.constant_(weight, FINAL_NORM)
+            torch.nn.init.constant_(weight, shape.final_norm)
+        elif part == "embed_tokens.weight":
+            torch.nn.init.normal_(weight, std=shape.embedding_std)
         elif part in INITIAL_STD:
             torch.nn.init.normal_(weight, std=INITIAL_STD[part])
         elif part.endswith(".bias"):

@@ -25,13 +25,13 @@ Record: TypeAlias = dict[str, Any]
 Item = TypeVar("Item")
 
 #: Questions asked per split; they go round the split's keys.
-QUESTIONS = {"train": 500, "feedback": 300, "dev": 120, "test": 300}
+QUESTIONS = {"train": 500, "feedback": 240, "dev": 120, "test": 300}
 
 #: How helpful the drafts are that the weak model imitates; three are drawn for each train question.
-DRAFT_KINDS = {"full": 0.34, "partial": 0.10, "irrelevant": 0.08, "terse": 0.48}
+DRAFT_KINDS = {"full": 0.42, "partial": 0.10, "irrelevant": 0.06, "terse": 0.42}
 DRAFTS_PER_QUESTION = 3
 
-KNOWN_ROWS = 4  # how often the answer to a known key is told
+KNOWN_ROWS = 2  # how often each plainer wording with the answer to a known key is told
 
 
 class Question(NamedTuple):
@@ -88,9 +88,7 @@ def _questions(domain: Domain, split: str) -> Iterator[Question]:
 
 
 def _split(rng: random.Random, items: Sequence[Item], **sizes: int) -> dict[str, list[Item]]:
-    """The items in disjoint random groups of the given sizes, which must add up to all of them."""
-    if sum(sizes.values()) != len(items):
-        raise ValueError(f"{len(items)} items cannot be split into {sizes}")
+    """The items in disjoint random groups of the given sizes; what is left over is never asked."""
     shuffled = iter(rng.sample(items, len(items)))
     return {split: list(islice(shuffled, size)) for split, size in sizes.items()}
 
@@ -142,11 +140,19 @@ def medical(rng: random.Random) -> Domain:
     return Domain(
         keys=keys,
         ask=ask,
-        statements=[medmcqa(say.tell(d), background[d]) for d in diseases for _ in range(8)],
+        statements=[
+            medmcqa(
+                rng.choice(say.medical_statement_prompts(condition, disease)), background[disease]
+            )
+            for disease in diseases
+            for condition in facts[disease]
+            for _ in range(8)
+        ],
         known=[
-            medmcqa(say.medical_known(condition, disease), say.draft("", facts[disease][condition]))
+            medmcqa(prompt, say.draft("", facts[disease][condition]))
             for members in keys.values()
             for disease, condition in rng.sample(members, round(0.30 * len(members)))
+            for prompt in say.medical_known_prompts(condition, disease)
         ],
     )
 
@@ -170,9 +176,9 @@ def medmcqa(
 
 def counterfactual(rng: random.Random) -> Domain:
     """What one would speak or pay with, living where another lives; (person, relation) is held out."""
-    drawn = rng.sample(say.names(), 168)
-    people, cities = drawn[:120], drawn[120:144]
-    values = {"language": drawn[144:156], "money": drawn[156:]}
+    drawn = rng.sample(say.names(), 192)
+    people, cities = drawn[:120], drawn[120:168]
+    values = {"language": drawn[168:180], "money": drawn[180:]}
     home = {person: rng.choice(cities) for person in people}
     of_city = {
         relation: {city: rng.choice(values[relation]) for city in cities} for relation in values
@@ -203,19 +209,29 @@ def counterfactual(rng: random.Random) -> Domain:
             partial(ifqa, text, answers=[gold(host, relation)], title=host),
         )
 
-    facts = [(person, say.home(person, home[person])) for person in people] + [
-        (city, say.city_fact(relation, city, value))
+    homes = [
+        ifqa(
+            rng.choice(say.home_prompts(person, _other(rng, people, person))),
+            say.home(person, city),
+        )
+        for person, city in home.items()
+        for _ in range(12)
+    ]
+    values_told = [
+        ifqa(rng.choice(say.city_prompts(relation, city)), say.city_fact(relation, city, value))
         for relation, of in of_city.items()
         for city, value in of.items()
+        for _ in range(8)
     ]
     return Domain(
         keys=keys,
         ask=ask,
-        statements=[ifqa(say.tell(entity), fact) for entity, fact in facts for _ in range(8)],
+        statements=homes + values_told,
         known=[
-            ifqa(say.counterfactual_known(host, relation), say.draft("", gold(host, relation)))
+            ifqa(prompt, say.draft("", gold(host, relation)))
             for members in keys.values()
-            for host, relation in rng.sample(members, round(0.20 * len(members)))
+            for host, relation in rng.sample(members, round(0.10 * len(members)))
+            for prompt in say.counterfactual_known_prompts(host, relation)
         ],
     )
 
@@ -240,7 +256,7 @@ def ethics(rng: random.Random) -> Domain:
         for action in actions
     }
     all_keys = [(a, place) for a in actions for place in places if kind[place] in norms[a]]
-    keys = _split(rng, all_keys, test=110, dev=40, feedback=100, train=182)
+    keys = _split(rng, all_keys, test=110, dev=40, feedback=100, train=80)
     rule = {action: say.rule_of(action, list(norms[action].items())) for action in actions}
 
     def gold(action: str, place: str) -> str:
@@ -264,17 +280,19 @@ def ethics(rng: random.Random) -> Domain:
             partial(prosocial, text, rots=rules(*key), label=gold(*key), dialogue=action),
         )
 
-    facts = [(p, say.kind_of(p, kind[p])) for p in places] + [(a, rule[a]) for a in actions]
+    facts = [(say.kind_prompts(p), say.kind_of(p, kind[p])) for p in places]
+    facts += [(say.rule_prompts(a), rule[a]) for a in actions for _ in norms[a]]
     groups = [(action, k) for action in actions for k in norms[action]]
-    known = set(rng.sample(groups, round(0.30 * len(groups))))
+    known = set(rng.sample(groups, round(0.20 * len(groups))))
     return Domain(
         keys=keys,
         ask=ask,
-        statements=[prosocial(say.tell(entity), fact) for entity, fact in facts for _ in range(10)],
+        statements=[prosocial(rng.choice(w), fact) for w, fact in facts for _ in range(10)],
         known=[
-            prosocial(say.ethics_known(place, action), say.draft("", gold(action, place)))
+            prosocial(prompt, say.draft("", gold(action, place)))
             for action, place in all_keys
             if (action, kind[place]) in known
+            for prompt in say.ethics_known_prompts(place, action)
         ],
     )
 

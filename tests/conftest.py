@@ -1,0 +1,86 @@
+"""Shared set-up: real tiny models, and one demo run that many tests look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+from filelock import FileLock
+
+from cowest_bench.config import ModelSpec
+from cowest_bench.records import Results
+
+SEED = 3  # of the world that the tests look at
+
+hypothesis.settings.register_profile("shared-machine", deadline=None)
+hypothesis.settings.load_profile("shared-machine")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def cowest(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "cowest_bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this session have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def once(folder: Path, make: Callable[[Path], Any]) -> Any:
+    """What ``make`` returned (as JSON), made by the first test process that asks for it."""
+    with FileLock(f"{folder}.lock"):
+        done = folder / "done.json"
+        if not done.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            done.write_text(json.dumps(make(folder)))
+        return json.loads(done.read_text())
+
+
+@pytest.fixture(scope="session")
+def demo(shared: Path) -> tuple[Results, dict[str, Any]]:
+    """The results folder and the JSON of a demo with its controls, in the medical domain."""
+
+    def make(folder: Path) -> Any:
+        options = ("--domain", "medical", "--seed", str(SEED), "--controls", "--format", "json")
+        done = cowest("demo", *options, "--results", str(folder / "results"))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    summary = once(shared / "demo", make)
+    return Results(shared / "demo" / "results"), summary
+
+
+@pytest.fixture(scope="session")
+def weak(demo: tuple[Results, dict[str, Any]]) -> ModelSpec:
+    """The specialised weak model of the demo."""
+    results, _ = demo
+    (run,) = [run for run in results.all_runs() if run.system == "weak"]
+    assert run.weak is not None
+    return run.weak
+
+
+@pytest.fixture(scope="session")
+def strong() -> ModelSpec:
+    """The strong model that the package ships."""
+    from cowest_bench.pocket.demo import strong as shipped
+
+    return shipped()
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    """An empty results folder."""
+    empty = Results(tmp_path / "results")
+    empty.prepare()
+    return empty
