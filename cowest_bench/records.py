@@ -69,7 +69,7 @@ class Run(BaseModel):
     domain: str
     split: str
     options: dict[str, Any] = Field(default_factory=dict)
-    """What was passed on to the task, such as the seed of a pocket world."""
+    """What was passed on to the task, such as ``seed`` or ``data``."""
     system: str
     weak: ModelSpec | None
     strong: ModelSpec | None
@@ -196,6 +196,7 @@ def _arrow_schema() -> Any:
 def replaced(path: Path) -> Iterator[Path]:
     """A temporary path to write to, which takes the place of ``path`` when all went well."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
         temporary.replace(path)

@@ -24,7 +24,7 @@ VIEWS = {
         ORDER BY task, score DESC""",
     # The McNemar table: what did the draft change, question by question, against strong-only?
     "helped_hurt": """
-        SELECT c.task, c.domain, c.system, c.control, c.run_id,
+        SELECT c.task, c.domain, c.split, c.system, c.control, c.run_id,
                count(*) FILTER (WHERE s.score > a.score) AS helped,
                count(*) FILTER (WHERE s.score < a.score) AS hurt,
                count(*) FILTER (WHERE s.score = a.score AND s.score > 0) AS both_right,

@@ -20,7 +20,7 @@ from inspect_ai.log import list_eval_logs, read_eval_log_samples
 
 from cowest_bench import store
 from cowest_bench.records import Results, Run
-from cowest_bench.tasks import Task, load_task
+from cowest_bench.tasks import Split, Task, load_task
 from tests.conftest import SEED, cowest
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -115,14 +115,14 @@ def prompts_of(results: Results, run: Run) -> Iterator[tuple[Any, list[ModelEven
 
 
 @pytest.mark.parametrize("split", ["test", "feedback", "dev"])
-def test_models_see_the_question_and_the_draft_and_nothing_else(demo: Demo, split: str) -> None:
+def test_models_see_the_question_and_the_draft_and_nothing_else(demo: Demo, split: Split) -> None:
     """Every prompt that was really sent is the task's question, or it and a weak model's own draft."""
     results, _ = demo
     seen = 0
     for run in runs(results, split):
         questions = [
             s.messages[-1]["content"] for s in load_task(run.task, split, seed=SEED).samples
-        ]  # type: ignore[arg-type]
+        ]
         for sample, calls in prompts_of(results, run):
             question = questions[int(sample.id)]
             allowed = [question]

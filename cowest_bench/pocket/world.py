@@ -11,7 +11,7 @@ because the real records have it; it must never reach a prompt.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -50,7 +50,7 @@ class Question(NamedTuple):
 class Domain(NamedTuple):
     """What there is to know and to ask in one domain of a world."""
 
-    keys: Mapping[str, Sequence[Hashable]]  # by split
+    keys: Mapping[str, Sequence[tuple[str, str]]]  # by split
     ask: Callable[[Any], Question]  # a new question about a key
     statements: Sequence[Record]
     known: Sequence[Record]
