@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 from inspect_ai import Task as InspectTask
 from inspect_ai import eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.hooks import Hooks, SampleEnd, hooks
 from inspect_ai.log import EvalSample, read_eval_log_samples
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from cowest_bench import models
 from cowest_bench.config import SYSTEMS, ModelSpec, Role
@@ -97,13 +96,16 @@ def evaluate(
         return finished
 
     started = time.monotonic()
-    solver = collaborate(format, temperature, seed) if drafts else solo(SYSTEMS[system][0])
     samples = _inspect_samples(task, shuffled=control == "shuffled")
+    total = len(samples) * epochs
+    steps = [collaborate(format, temperature, seed) if drafts else solo(SYSTEMS[system][0])]
+    if progress is not None:
+        steps.append(_reporting(progress, f"{system} {task.split}", total))
     log = _run_engine(
         InspectTask(
             name=task.name,
             dataset=MemoryDataset(samples),
-            solver=solver,
+            solver=steps,
             scorer=[
                 task_metric(task.name, task.split, task.options),
                 *([gold_logprob(_answer_prefix(task, specs))] if graded else []),
@@ -113,7 +115,6 @@ def evaluate(
         {str(role): models.open_model(spec) for role, spec in specs.items()},
         log_dir=str(results.logs / run_id),
         epochs=epochs,
-        watched=_watched(progress, f"{system} {task.split}", len(samples) * epochs),
         metadata={"run_id": run_id, "system": system, "split": task.split},
     )
     rows = _rows(log, run_id, task, specs, epochs)
@@ -199,7 +200,6 @@ def _run_engine(
     *,
     log_dir: str,
     epochs: int,
-    watched: Any,
     metadata: dict[str, Any],
 ) -> str:
     """Run a cell, or what is missing of it; returns the location of its log.
@@ -207,26 +207,26 @@ def _run_engine(
     The engine's defaults are changed where they would hide something: by default a failed sample is
     dropped from the mean, and a failed run raises nothing.
     """
-    with watched:
-        success, logs = eval_set(
-            task,
-            log_dir=log_dir,
-            model_roles=roles,
-            epochs=epochs,
-            metadata=metadata,
-            fail_on_error=False,
-            retry_on_error=2,
-            retry_attempts=1,
-            retry_immediate=False,
-            max_samples=4 * models.BATCH_SIZE,
-            display="none",
-            log_level="error",
-            log_realtime=False,
-            score_display=False,
-            log_buffer=100,
-            ctl_server=False,
-            acp_server=False,
-        )
+    success, logs = eval_set(
+        task,
+        log_dir=log_dir,
+        model_roles=roles,
+        epochs=epochs,
+        metadata=metadata,
+        fail_on_error=False,
+        retry_on_error=2,
+        retry_attempts=1,
+        retry_immediate=False,
+        max_samples=4 * models.BATCH_SIZE,
+        display="none",
+        log_level="error",
+        log_realtime=False,
+        score_display=False,
+        log_buffer=100,
+        log_dir_allow_dirty=True,  # left by an interrupted run that was asked for otherwise
+        ctl_server=False,
+        acp_server=False,
+    )
     finished = [log for log in logs if log.status == "success"]
     if not success or not finished:
         reason = next((log.error.message for log in logs if log.error), "no reason was given")
@@ -309,37 +309,23 @@ def _cost(calls: dict[str, dict[str, Any]], specs: dict[Role, ModelSpec]) -> flo
     return total
 
 
-# --- progress -------------------------------------------------------------------------------------
+def _reporting(progress: Progress, what: str, total: int) -> Solver:
+    """A last solver that changes nothing and reports every sample that has come this far.
 
-_listeners: list[Callable[[], None]] = []
-
-
-@hooks(name="cowest_progress", description="Tells evaluate() how many samples are done.")
-class _SampleCounter(Hooks):
-    def enabled(self) -> bool:
-        return bool(_listeners)
-
-    async def on_sample_end(self, data: SampleEnd) -> None:
-        for listener in _listeners:
-            listener()
-
-
-@contextmanager
-def _watched(progress: Progress | None, what: str, total: int) -> Iterator[None]:
-    """While the engine runs, report every finished sample."""
-    if progress is None:
-        yield
-        return
+    (Inspect's hooks would do it too, but announce themselves on standard output in every run of
+    everyone who has this package installed.)
+    """
     done = 0
     progress(what, done, total)
 
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(what, done, total)
+    @solver
+    def report() -> Solver:
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            nonlocal done
+            done += 1
+            progress(what, done, total)
+            return state
 
-    _listeners.append(count)
-    try:
-        yield
-    finally:
-        _listeners.remove(count)
+        return solve
+
+    return report()

@@ -195,7 +195,6 @@ class Batcher(Generic[Request, Response]):
                         future.set_result(answer)
 
 
-@modelapi(name="hflm")
 class HFLMProvider(ModelAPI):
     """Inspect provider for local weights, a folder or a hub name, with an optional LoRA adapter."""
 
@@ -274,6 +273,12 @@ class HFLMProvider(ModelAPI):
 
         instances = [Instance("loglikelihood", {}, request, 0) for request in requests]
         return [value for value, _ in self.lm.loglikelihood(instances, disable_tqdm=True)]
+
+
+@modelapi(name="hflm")
+def hflm() -> type[ModelAPI]:
+    """What Inspect opens for a model named ``hflm/FOLDER`` or ``hflm/ORG/NAME``."""
+    return HFLMProvider
 
 
 def _generation(config: GenerateConfig) -> dict[str, Any]:

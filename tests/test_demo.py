@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from inspect_ai.event import ModelEvent
 from inspect_ai.log import list_eval_logs, read_eval_log_samples
@@ -26,7 +19,6 @@ from tests.conftest import SEED, cowest
 pytestmark = pytest.mark.xdist_group("demo")
 
 Demo = tuple[Results, dict[str, Any]]
-SAME = ("domains", "pooled")  # all but the seconds is the same to the last bit
 
 
 def test_the_papers_pattern(demo: Demo) -> None:
@@ -70,32 +62,6 @@ def test_second_demo_answers_from_what_is_there(demo: Demo) -> None:
     done = cowest("demo", *options, "--results", str(results.root))
     assert json.loads(done.stdout) == summary
     assert {path.name: path.stat().st_mtime_ns for path in results.runs.iterdir()} == before
-
-
-def test_killed_three_times_it_gives_the_same_table(demo: Demo, tmp_path: Path) -> None:
-    """Kill -9 at random moments; nothing is lost, nothing is there twice."""
-    command = [sys.executable, "-m", "cowest_bench", "demo", "--domain", "medical"]
-    command += ["--seed", str(SEED), "--results", str(tmp_path), "--format", "json"]
-    rng = random.Random()  # another moment at each run of this test
-    moments = [rng.uniform(5, 60) for _ in range(3)]
-    for moment in moments:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            time.sleep(moment)
-            os.kill(process.pid, signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    summary, (_, undisturbed) = json.loads(done.stdout), demo
-    for part in SAME:
-        for systems in undisturbed[part].values() if part == "domains" else [undisturbed[part]]:
-            for name in [name for name in systems if "(" in name]:
-                del systems[name]
-    assert {part: summary[part] for part in SAME} == {part: undisturbed[part] for part in SAME}, (
-        moments
-    )
-    with duckdb.connect(str(tmp_path / "scores.duckdb"), read_only=True) as db:
-        twice = "SELECT run_id, sample_id, epoch FROM samples GROUP BY ALL HAVING count(*) > 1"
-        assert db.execute(twice).fetchall() == []
-        cells = "SELECT task, split, system, weak_hash, strong_hash, graded FROM runs GROUP BY ALL"
-        assert db.execute(f"{cells} HAVING count(*) > 1").fetchall() == []
 
 
 # --- independence ---------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_ai.model import GenerateConfig, ModelOutput, get_model, modelapi
+from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, get_model, modelapi
 
 from cowest_bench import models
 from cowest_bench.config import ModelSpec
@@ -20,7 +20,6 @@ from cowest_bench.tasks import load_task
 TASK = "cowest_pocket_medical"
 
 
-@modelapi(name="failing")
 class FailingProvider(models.HFLMProvider):
     """The shipped model, whose service refuses every prompt that mentions option ``A k...``."""
 
@@ -30,6 +29,11 @@ class FailingProvider(models.HFLMProvider):
         if re.search(r" A [b-k]", input[-1].text):
             raise RuntimeError("the service has refused")
         return await super().generate(input, tools, tool_choice, config)
+
+
+@modelapi(name="failing")
+def failing() -> type[ModelAPI]:
+    return FailingProvider
 
 
 def test_an_error_is_neither_a_zero_nor_a_gap(
