@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cowest_bench.config import ModelSpec, Pairing
 from cowest_bench.records import Results, Run, content_hash
@@ -32,6 +32,9 @@ STRONG = Path(__file__).parent / "strong"
 CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
 Progress = Callable[[str, str, int, int], None]  # domain, what, done, total
+Events: TypeAlias = "multiprocessing.Queue[tuple[str, str, int, int]]"
+
+_told: Events  # in a worker: where it tells its progress
 
 _WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -140,48 +143,40 @@ def demo(
     """
     os.environ.update(_WORKER_ENVIRONMENT)  # the workers' C libraries read it when they start
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        told: queue.Queue[tuple[str, str, int, int]] = manager.Queue()
-        with ProcessPoolExecutor(len(domains), context, _start, (str(results.root),)) as pool:
-            futures = [
-                pool.submit(_work, domain, seed, results, controls, told) for domain in domains
-            ]
-            _watch(futures, told, progress)
-            return [run for future in futures for run in future.result()]
+    told: Events = context.Queue()
+    start = (str(results.root), os.getpid(), told)
+    with ProcessPoolExecutor(len(domains), context, _start, start) as pool:
+        futures = [pool.submit(_work, domain, seed, results, controls) for domain in domains]
+        _watch(futures, told, progress)
+        return [run for future in futures for run in future.result()]
 
 
-def _watch(
-    futures: Sequence[Future[Any]], told: queue.Queue[Any], progress: Progress | None
-) -> None:
-    """Pass on what the workers tell until all are done; stop the rest when one fails."""
+def _watch(futures: Sequence[Future[Any]], told: Events, progress: Progress | None) -> None:
+    """Pass on what the workers tell until all are done; where one fails, the others' work is kept."""
     while not all(future.done() for future in futures):
         with contextlib.suppress(queue.Empty):
             event = told.get(timeout=0.2)
             if progress is not None:
                 progress(*event)
-        if any(future.done() and future.exception() for future in futures):
-            for future in futures:
-                future.cancel()
-            return
 
 
-def _work(
-    domain: str, seed: int, results: Results, controls: Sequence[str], told: queue.Queue[Any]
-) -> list[Run]:
+def _work(domain: str, seed: int, results: Results, controls: Sequence[str]) -> list[Run]:
     def progress(what: str, done: int, total: int) -> None:
         if done == total or done % 10 == 0:
-            told.put((domain, what, done, total))
+            _told.put((domain, what, done, total))
 
     return list(run_domain(domain, seed, results, controls, progress))
 
 
-def _start(root: str) -> None:
-    """Prepare a worker: quiet, offline, on one thread, and gone when its parent is gone."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    log = Path(root) / "logs" / "demo.log"
-    sys.stdout = sys.stderr = log.open("a", buffering=1, encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), 1)
-    os.dup2(sys.stderr.fileno(), 2)
+def _start(root: str, parent: int, told: Events) -> None:
+    """Prepare a worker: quiet, with its way to tell, and gone when its parent is gone."""
+    global _told
+    _told = told
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    log = (Path(root) / "logs" / "demo.log").open("a", buffering=1, encoding="utf-8")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    sys.stdout = sys.stderr = log
 
 
 def _end_with(parent: int) -> None:
