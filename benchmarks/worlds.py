@@ -49,7 +49,7 @@ def main(seeds: str, controls: bool, root: Path) -> None:
             click.echo(f"{seed} {domain}: " + " < ".join(f"{x:.3f}" for x in chain), err=True)
     table = {
         domain: compare({name: pool(known) for name, known in of.items()})
-        for domain, of in parts.items()
+        for domain, of in sorted(parts.items(), key=lambda part: part[0] == POOLED)
     }
     (root / "worlds.json").write_text(json.dumps(table, indent=1) + "\n")
     systems = list(table[POOLED])

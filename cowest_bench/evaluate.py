@@ -29,7 +29,7 @@ from cowest_bench.scorers import gold_logprob, task_metric
 from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, solo
 from cowest_bench.tasks import Task
 
-Progress = Callable[[str, int, int], None]  # what, how many samples are done, of how many
+Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
 
 
 def evaluate(
@@ -76,7 +76,7 @@ def evaluate(
     given = {"weak": weak, "strong": strong}
     specs = {role: _required(given[role], role, system) for role in SYSTEMS[system]}
     drafts = "weak" in specs and "strong" in specs
-    identity = {
+    identity: dict[str, Any] = {
         "task": task.name,
         "split": task.split,
         "data": task.data_hash,
@@ -118,8 +118,6 @@ def evaluate(
         metadata={"run_id": run_id, "system": system, "split": task.split},
     )
     rows = _rows(log, run_id, task, specs, epochs)
-    scored = [row for row in rows if row.score is not None]
-    first = [json.loads(row.metrics) for row in scored if row.epoch == 1 and row.metrics]
     run = Run(
         run_id=run_id,
         task=task.name,
@@ -132,16 +130,25 @@ def evaluate(
         seed=seed,
         epochs=epochs,
         control=control,
-        n_total=len(rows),
-        n_scored=len(scored),
-        score=sum(row.score or 0.0 for row in scored) / len(scored) if scored else None,
-        metrics=task.aggregate(first) if first else {},
+        **_scored(task, rows),
         seconds=time.monotonic() - started,
         identity=identity,
         log=f"logs/{run_id}",
     )
     results.write(run, rows)
     return run
+
+
+def _scored(task: Task, rows: list[SampleScore]) -> dict[str, Any]:
+    """How many answers have a score, and what they come to; errors count in ``n_total`` alone."""
+    scores = [row.score for row in rows if row.score is not None]
+    first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
+    return {
+        "n_total": len(rows),
+        "n_scored": len(scores),
+        "score": sum(scores) / len(scores) if scores else None,
+        "metrics": task.aggregate(first) if first else {},
+    }
 
 
 def _required(spec: ModelSpec | None, role: str, system: str) -> ModelSpec:

@@ -60,7 +60,8 @@ def mean_interval(values: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
     z = float(stats.norm.ppf(0.975))
     centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(spread / n + z * z / (4 * n * n)))
-    return Estimate(mean, max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding must not put the mean outside.
+    return Estimate(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
 def paired_difference(ours: ArrayLike, theirs: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:

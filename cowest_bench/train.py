@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
+from cowest_bench.evaluate import Progress
 from cowest_bench.models import check, identity
 from cowest_bench.records import Results, content_hash, replaced
 from cowest_bench.tasks import Message
@@ -26,7 +27,6 @@ from cowest_bench.tasks import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
 
-Progress = Callable[[str, int, int], None]  # what, how many steps are done, of how many
 Row = dict[str, list[Message]]  # prompt and completion, or prompt, chosen and rejected
 
 
@@ -93,6 +93,7 @@ def sft(
         ConfigError: If there are no rows.
     """
     settings = settings or SFTSettings()
+    model = merged(model, results)
     folder, made_from = _folder("sft", model, rows, settings, seed, results)
     card = folder / "card.json"
     trained = ModelSpec(name=str(folder), dtype=model.dtype, price=model.price, card=str(card))
@@ -151,6 +152,7 @@ def dpo(
         ConfigError: If there are no rows.
     """
     settings = settings or DPOSettings()
+    model = merged(model, results)
     folder, made_from = _folder("dpo", model, rows, settings, seed, results)
     card = folder / "card.json"
     if card.is_file():
@@ -170,6 +172,26 @@ def dpo(
     history = {"dev_scores": dev, "best_step": step, "seconds": time.monotonic() - started}
     _write_card(card, made_from | history | {"history": trainer.state.log_history})
     return _tuned(model, folder, step)
+
+
+def merged(model: ModelSpec, results: Results) -> ModelSpec:
+    """A model with its adapter, if it has one, merged into the weights.
+
+    A later round of training starts from there: what it would otherwise add to, and compare with, is
+    the model without the adapter.
+    """
+    if model.adapter is None:
+        return model
+    made_from = {"kind": "merged", "model": identity(model)}
+    folder = results.models / f"merged-{content_hash(made_from)}"
+    if not (folder / "card.json").is_file():
+        from peft import PeftModel
+
+        tuned = PeftModel.from_pretrained(_load(model), model.adapter).merge_and_unload()
+        tuned.save_pretrained(str(folder))
+        _tokenizer(model).save_pretrained(str(folder))
+        _write_card(folder / "card.json", made_from)
+    return model.model_copy(update={"name": str(folder), "adapter": None, "revision": None})
 
 
 def _tuned(model: ModelSpec, folder: Path, step: int) -> ModelSpec:

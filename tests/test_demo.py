@@ -76,7 +76,7 @@ def prompts_of(results: Results, run: Run) -> Iterator[tuple[Any, list[ModelEven
     (log,) = [
         log for log in list_eval_logs(str(results.root / run.log)) if not log.name.endswith(".json")
     ]
-    for sample in read_eval_log_samples(log):
+    for sample in read_eval_log_samples(log, resolve_attachments="full"):
         yield sample, [event for event in sample.events if isinstance(event, ModelEvent)]
 
 

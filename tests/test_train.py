@@ -13,7 +13,7 @@ from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
 from cowest_bench.pocket.demo import fresh_weak, method
 from cowest_bench.records import Results
-from cowest_bench.train import DPOSettings, Lora, Row, SFTSettings, dpo, sft
+from cowest_bench.train import DPOSettings, Lora, Row, SFTSettings, dpo, merged, sft
 
 QUICK = method().dpo.model_copy(update={"steps": 4, "eval_steps": 2, "batch_size": 4})
 
@@ -102,6 +102,27 @@ def test_dpo_changes_what_the_model_prefers(results: Results) -> None:
         score=lambda spec: float(spec.adapter is not None),
     )
     assert greedy(tuned) != greedy(base)
+
+
+def test_a_second_round_starts_from_the_first(results: Results) -> None:
+    """A tuned model is merged first: its adapter must not be lost under the next one."""
+    pairs = rows(chosen="draft answer : caution", rejected="draft answer : casual")
+    settings = QUICK.model_copy(update={"steps": 20, "eval_steps": 20})
+    base = fresh_weak(0, results)
+    tuned = dpo(
+        base, pairs, results=results, settings=settings, score=lambda s: float(bool(s.adapter))
+    )
+    whole = merged(tuned, results)
+    assert whole.adapter is None
+    assert greedy(whole) == greedy(tuned) != greedy(base)
+    candidates: list[ModelSpec] = []
+
+    def score(spec: ModelSpec) -> float:
+        candidates.append(spec)
+        return 0.0
+
+    assert dpo(tuned, pairs, results=results, settings=QUICK, score=score).name == whole.name
+    assert candidates[0].name == whole.name
 
 
 def test_nothing_to_train_on_is_one_sentence(results: Results, strong: ModelSpec) -> None:
