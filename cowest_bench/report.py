@@ -55,9 +55,10 @@ def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
     """
     by_domain: dict[str, dict[str, Answers]] = defaultdict(dict)
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    feedback = [run for run in results.all_runs() if run.split == "feedback"]
     for domain, system, run in labelled(runs):
         by_domain[domain][system] = answers(results, run)
-        seconds[domain] |= _seconds(run, system)
+        seconds[domain] |= _seconds(run, system, feedback)
     systems = list(dict.fromkeys(name for known in by_domain.values() for name in known))
     pooled = {
         name: pool([known[name] for known in by_domain.values()])
@@ -172,9 +173,14 @@ def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
     }
 
 
-def _seconds(run: Run, system: str) -> dict[str, float]:
-    """How long the run took, and the training that made its weak model."""
+def _seconds(run: Run, system: str, feedback: Sequence[Run]) -> dict[str, float]:
+    """How long the run took, the training that made its weak model, and the feedback for that."""
     seconds = {system: run.seconds}
+    if run.system == "collab-tuned":
+        asked = [
+            other for other in feedback if (other.task, other.options) == (run.task, run.options)
+        ]
+        seconds["feedback"] = sum(other.seconds for other in asked)
     if run.weak and run.weak.card and Path(run.weak.card).is_file():
         card = json.loads(Path(run.weak.card).read_text(encoding="utf-8"))
         tuned = card["kind"] == "dpo" and run.control

@@ -36,7 +36,9 @@ def test_what_the_json_holds(demo: Demo) -> None:
     gain = row["over"][row["best_single"]]
     assert gain["helped"] - gain["hurt"] == pytest.approx(300 * gain["difference"])
     assert demo[1]["pooled"]["collab"]["score"] == demo[1]["domains"]["medical"]["collab"]["score"]
-    assert {"sft", "dpo", "weak", "strong", "collab"} <= set(demo[1]["seconds"]["medical"])
+    assert {"sft", "feedback", "dpo", "weak", "strong", "collab"} <= set(
+        demo[1]["seconds"]["medical"]
+    )
 
 
 def test_strong_alone_is_near_chance(demo: Demo) -> None:
