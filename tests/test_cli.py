@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,6 +33,17 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     )
     assert done.stderr.strip() == "[]"
     assert "Usage" in done.stdout
+
+
+def test_every_public_name_is_what_it_says() -> None:
+    """``evaluate`` is a verb and a module: the package gives the verb, before and after its import."""
+    import cowest_bench
+
+    for _ in range(2):
+        for name in cowest_bench.__all__:
+            assert not isinstance(getattr(cowest_bench, name), ModuleType), name
+    import_module("cowest_bench.evaluate")
+    assert callable(cowest_bench.evaluate)
 
 
 def test_every_command_has_help_with_examples() -> None:
