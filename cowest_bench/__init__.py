@@ -50,9 +50,31 @@ _HOME = {
     "validate_task": "tasks",
 }
 
-__all__ = [  # noqa: PLE0604 (names are resolved below)
-    *_HOME,
+__all__ = [
+    "CowestError",
+    "DPOSettings",
+    "Lora",
+    "Method",
+    "ModelSpec",
+    "Pairing",
+    "Price",
+    "Results",
+    "Run",
+    "SFTSettings",
+    "SampleScore",
+    "Task",
     "__version__",
+    "cowest",
+    "dpo",
+    "evaluate",
+    "influence",
+    "list_tasks",
+    "load_task",
+    "preference_pairs",
+    "preference_rows",
+    "sft",
+    "summarise",
+    "validate_task",
 ]
 
 
