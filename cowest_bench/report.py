@@ -15,7 +15,7 @@ from rich import box
 from rich.table import Table
 
 from cowest_bench import stats
-from cowest_bench.records import Results, Run
+from cowest_bench.records import Results, Run, SampleScore
 
 POOLED = "pooled"
 
@@ -112,12 +112,18 @@ def answers(results: Results, run: Run) -> Answers:
         len(clusters),
         {
             "weak_calls": sum(row.weak_calls for row in rows),
-            "weak_tokens": sum(row.weak_input_tokens + row.weak_output_tokens for row in rows),
+            "weak_tokens": _tokens(rows, "weak"),
             "strong_calls": sum(row.strong_calls for row in rows),
-            "strong_tokens": sum(
-                row.strong_input_tokens + row.strong_output_tokens for row in rows
-            ),
+            "strong_tokens": _tokens(rows, "strong"),
         },
+    )
+
+
+def _tokens(rows: Sequence[SampleScore], role: str) -> int:
+    """Tokens in and out, as far as endpoints said."""
+    return sum(
+        (getattr(row, f"{role}_input_tokens") or 0) + (getattr(row, f"{role}_output_tokens") or 0)
+        for row in rows
     )
 
 
