@@ -46,15 +46,15 @@ class BudgetError(RunError):
     """A run that stopped because its next call could have passed the budget."""
 
 
-def redacted(text: str, length: int = 1000) -> str:
-    """The start of a message of others, without the value of any key this process knows.
+def redacted(text: str) -> str:
+    """A message of others without the value of any key that this process knows.
 
     Keys are what environment variables named ``..._KEY``, ``..._TOKEN`` or ``..._SECRET`` hold.
     """
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8:
             text = text.replace(value, f"[{name}]")
-    return text if len(text) <= length else text[:length] + " ..."
+    return text
 
 
 def suggestion(wrong: str, allowed: Iterable[str]) -> str:

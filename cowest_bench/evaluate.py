@@ -47,6 +47,7 @@ from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, question_of, so
 from cowest_bench.tasks import Task
 
 Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
+ERROR_LENGTH = 1000  # characters of a message that a record keeps; the log has all of it
 Answer = tuple[int, int]  # a question's id in its split, and which epoch
 
 
@@ -439,7 +440,7 @@ def _row(sample: EvalSample, cell: Cell) -> SampleScore:
         score=metric.as_float() if metric else None,
         metrics=json.dumps((metric.metadata or {})["metrics"]) if metric else None,
         gold_logprob=logprob.as_float() if logprob else None,
-        error=None if metric else redacted(error),
+        error=None if metric else redacted(error)[:ERROR_LENGTH],
         cost=_cost(usage, cell.specs),
         **usage,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -33,7 +34,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from cowest_bench.config import Limits, ModelSpec
-from cowest_bench.errors import ModelError
+from cowest_bench.errors import ModelError, redacted
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -167,11 +168,42 @@ def _open_endpoint(spec: ModelSpec, limits: Limits) -> Model:
             args |= {"host": "127.0.0.1", "api_key": "cowest-bench", "dtype": spec.dtype}
             args |= {"revision": spec.revision} if spec.revision else {}
     try:
-        return get_model(name, config=config, memoize=False, **args)
+        return _without_keys(get_model(name, config=config, memoize=False, **args))
     except (ValueError, ImportError, PrerequisiteError) as error:
         raise ModelError(
             f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {error}"
         ) from error
+
+
+def _without_keys(model: Model) -> Model:
+    """Take keys out of what an endpoint says in an error: some repeat what they were sent.
+
+    This happens before the engine sees the error, so that it is in no log either.
+    """
+    generate = model.api.generate
+
+    async def redacting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = await generate(*args, **kwargs)
+        except Exception as error:
+            _redact(error)
+            raise
+        if isinstance(result, tuple) and isinstance(result[0], Exception):
+            refused, call = result
+            _redact(refused)
+            call.response = json.loads(redacted(json.dumps(call.response)))
+        return result
+
+    model.api.generate = redacting  # type: ignore[method-assign]
+    return model
+
+
+def _redact(error: Exception) -> None:
+    """In place, since the type of the error decides whether the call is tried again."""
+    error.args = tuple(redacted(a) if isinstance(a, str) else a for a in error.args)
+    for name, value in vars(error).items():
+        if name in ("message", "body"):
+            setattr(error, name, json.loads(redacted(json.dumps(value, default=str))))
 
 
 @lru_cache(maxsize=4)

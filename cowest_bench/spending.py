@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 
+import anyio
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
 
 from cowest_bench.config import ModelSpec, Price, Role
@@ -20,6 +21,7 @@ from cowest_bench.errors import BudgetError, ConfigError
 
 TEMPLATE_TOKENS = 64  # at most, what a chat template adds to a conversation
 TURN_TOKENS = 16  # and to each turn of it
+WAIT = 0.02  # seconds between two looks at whether a call fits beside those in flight
 
 
 class Budget:
@@ -36,6 +38,7 @@ class Budget:
         self.spent_calls = 0
         self.exhausted = False
         self._reserved = 0.0
+        self._in_flight = 0
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -65,23 +68,30 @@ class Budget:
                     f"--{role}-price INPUT,OUTPUT (dollars per million tokens), or a budget in calls."
                 )
 
-    def reserve(self, usd: float) -> None:
-        """Take the greatest possible cost of a call, or refuse it.
+    async def reserve(self, usd: float) -> None:
+        """Take the greatest possible cost of a call, as soon as it fits beside those in flight.
 
         Raises:
-            BudgetError: If it could pass the budget.
+            BudgetError: If it could pass the budget even when all others are settled.
         """
-        too_dear = self.usd is not None and self.spent_usd + self._reserved + usd > self.usd
-        too_many = self.calls is not None and self.spent_calls >= self.calls
-        if too_dear or too_many:
+        while self._in_flight and self._passed_by(usd):
+            await anyio.sleep(WAIT)
+        if self._passed_by(usd):
             self.exhausted = True
             raise BudgetError(f"Not asked: the call could have passed the budget of {self}.")
         self.spent_calls += 1
         self._reserved += usd
+        self._in_flight += 1
+
+    def _passed_by(self, usd: float) -> bool:
+        too_dear = self.usd is not None and self.spent_usd + self._reserved + usd > self.usd
+        too_many = self.calls is not None and self.spent_calls >= self.calls
+        return too_dear or too_many
 
     def settle(self, reserved: float, spent: float) -> None:
         """Put the true cost of a call in the place of what was reserved for it."""
-        self._reserved -= reserved
+        self._in_flight -= 1
+        self._reserved = self._reserved - reserved if self._in_flight else 0.0
         self.spent_usd += spent
 
 
@@ -131,7 +141,7 @@ async def reserved(
     of = specs[role].price
     size = sum(len(message.text.encode()) + TURN_TOKENS for message in messages)
     most = price(of, size + TEMPLATE_TOKENS, config.max_tokens or 0)
-    budget.reserve(most)
+    await budget.reserve(most)
     spent = most
 
     def note(usage: ModelUsage | None) -> None:
