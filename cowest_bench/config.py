@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Role = Literal["weak", "strong"]
-ROLES: tuple[Role, ...] = ("weak", "strong")
+Role = Literal["weak", "strong", "evaluator"]
+ROLES: tuple[Role, ...] = ("weak", "strong", "evaluator")
 
 #: The four systems, and which roles answer in each. They need only two solvers: ``collab-tuned`` is
 #: ``collab`` with another weak checkpoint.
@@ -51,6 +51,12 @@ class ModelSpec(BaseModel):
     """Whether code that comes with a local model may run; weights are safetensors in any case."""
     card: str | None = None
     """The card of the training that made the model, if it was made here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A bare name is a model too."""
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def is_local(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from inspect_ai.model import (
     ChatMessageUser,
     Model,
 )
+from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from cowest_bench import models, spending
@@ -98,6 +99,10 @@ class Cell:
     @cached_property
     def specs(self) -> dict[Role, ModelSpec]:
         """The model in every role that the system has."""
+        if self.system not in SYSTEMS:
+            raise ConfigError(
+                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
+            )
         given = {"weak": self.weak, "strong": self.strong}
         specs = {role: given[role] for role in SYSTEMS[self.system]}
         for role, spec in specs.items():
@@ -110,7 +115,7 @@ class Cell:
     @property
     def drafts(self) -> bool:
         """Whether the weak model drafts for the strong one."""
-        return len(self.specs) == 2
+        return {"weak", "strong"} <= set(self.specs)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -153,10 +158,95 @@ class Cell:
         epochs = range(1, self.epochs + 1)
         return [(sample.id, epoch) for epoch in epochs for sample in self.task.samples]
 
-    @property
-    def calls(self) -> dict[Role, int]:
-        """How often the model in each role is asked."""
-        return dict.fromkeys(self.specs, len(self.answers) * self.task.repeats)
+    def samples(self) -> list[Sample]:
+        """The questions as the engine takes them; the gold answer is in ``target``, for scorers only."""
+        task = self.task
+        common: dict[str, Any] = {
+            "generation": task.generation,
+            "repeats": task.repeats,
+            "draft_tokens": task.meta.draft_tokens,
+        }
+        if self.drafts:
+            common["prompts"] = self.prompts.model_dump()
+        inputs = [
+            [_MESSAGES[m["role"]](content=m["content"]) for m in sample.messages]
+            for sample in task.samples
+        ]
+        half = len(inputs) // 2
+        shuffled = self.control == "shuffled"
+        return [
+            Sample(
+                id=sample.id,
+                input=messages,
+                target=sample.target,
+                metadata=common
+                | ({"draft_for": question_of(inputs[i - half])} if shuffled else {}),
+            )
+            for i, (sample, messages) in enumerate(zip(task.samples, inputs, strict=True))
+        ]
+
+    def solver(self) -> Solver:
+        """What the engine does with each question."""
+        if self.drafts:
+            return collaborate(self.format, self.temperature, self.seed)
+        return solo(SYSTEMS[self.system][0], self.seed)
+
+    def scorers(self) -> list[Scorer]:
+        """How the engine scores an answer; the first gives the score."""
+        task = self.task
+        graded = [gold_logprob(_answer_prefix(task, self.specs))] if self.graded else []
+        return [task_metric(task.name, task.split, task.options), *graded]
+
+    def unanswered(self, answer: Answer) -> SampleScore:
+        """The record of an answer of which the log knows nothing."""
+        sample_id, epoch = answer
+        asked = self.task.samples[sample_id]
+        return SampleScore(
+            run_id=self.run_id,
+            sample_id=sample_id,
+            epoch=epoch,
+            cluster=asked.cluster,
+            question=next(m["content"] for m in reversed(asked.messages) if m["role"] == "user"),
+            gold=asked.target,
+            error="no answer was recorded",
+        )
+
+    def record(self, sample: EvalSample) -> SampleScore:
+        """A sample of the log as a record; without a score it has an error, never a zero."""
+        scores = sample.scores or {}
+        metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
+        if metric is None:
+            return self.failed(sample)
+        return replace(
+            self.failed(sample),
+            output=sample.output.completion,
+            answer=metric.answer,
+            score=metric.as_float(),
+            metrics=json.dumps((metric.metadata or {})["metrics"]),
+            gold_logprob=logprob.as_float() if logprob else None,
+            error=None,
+        )
+
+    def failed(self, sample: EvalSample) -> SampleScore:
+        """What is to be recorded in any case: the draft, what it took, why there is no score."""
+        error = sample.error.message if sample.error else "no score was recorded"
+        calls: dict[str, list[dict[str, Any]]] = sample.metadata.get("calls", {})
+        usage = {
+            key: value for role in ROLES for key, value in _usage(role, calls.get(role)).items()
+        }
+        epoch = int(sample.metadata.get("epoch", sample.epoch))
+        return replace(
+            self.unanswered((int(sample.id), epoch)),
+            draft=sample.metadata.get("draft"),
+            error=redacted(error)[:ERROR_LENGTH],
+            cost=_cost(usage, self.specs),
+            **usage,
+        )
+
+    def metrics(self, rows: Sequence[SampleScore]) -> dict[str, float]:
+        """All metrics over the split as lm-eval aggregates them; with several epochs, of the first."""
+        first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
+        return self.task.aggregate(first) if first else {}
 
 
 def evaluate(
@@ -223,10 +313,11 @@ def complete(
                 run_id=cell.run_id,
             )
             for sample in read_eval_log_samples(log, all_samples_required=False):
-                row = _row(sample, cell)
+                row = cell.record(sample)
                 rows[row.sample_id, row.epoch] = row
                 _note_reported(sample, cell, reported)
-    ordered = [rows.get(answer) or _unanswered(answer, cell) for answer in cell.answers]
+    ordered = [rows.get(answer) or cell.unanswered(answer) for answer in cell.answers]
+    scores = [row.score for row in ordered if row.score is not None]
     for role, names in (before.reported if before else {}).items():
         reported.setdefault(role, set()).update(names)
     run = Run(
@@ -237,13 +328,17 @@ def complete(
         options=cell.task.options,
         system=cell.system,
         format=cell.format if cell.drafts else None,
-        weak=cell.specs.get("weak"),
-        strong=cell.specs.get("strong"),
+        weak=cell.weak,
+        strong=cell.strong,
+        evaluator=cell.specs.get("evaluator"),
         reported={role: sorted(names) for role, names in reported.items()},
         seed=cell.seed,
         epochs=cell.epochs,
         control=cell.control,
-        **_scored(cell.task, ordered),
+        n_total=len(ordered),
+        n_scored=len(scores),
+        score=sum(scores) / len(scores) if scores else None,
+        metrics=cell.metrics(ordered),
         seconds=time.monotonic() - started + (before.seconds if before else 0.0),
         identity=cell.identity,
         log=f"logs/{cell.run_id}",
@@ -257,18 +352,6 @@ def complete(
     return run
 
 
-def _scored(task: Task, rows: list[SampleScore]) -> dict[str, Any]:
-    """How many answers have a score, and what they come to; errors count in ``n_total`` alone."""
-    scores = [row.score for row in rows if row.score is not None]
-    first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
-    return {
-        "n_total": len(rows),
-        "n_scored": len(scores),
-        "score": sum(scores) / len(scores) if scores else None,
-        "metrics": task.aggregate(first) if first else {},
-    }
-
-
 # --- what the engine is given ---------------------------------------------------------------------
 
 
@@ -278,7 +361,10 @@ def _engine_tasks(
     """The cell as a task of the engine; what is missing of one, as a task for each epoch."""
     folder = results.logs / cell.run_id
     tell = _reporting(progress, f"{cell.system} {cell.task.split}", len(missing))
-    samples = _inspect_samples(cell)
+    sampling = {role: spec.sampling for role, spec in cell.specs.items() if spec.sampling}
+    samples = cell.samples()
+    for sample in samples:
+        sample.metadata = {**(sample.metadata or {}), "sampling": sampling}
     if not again:
         yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
         return
@@ -292,21 +378,12 @@ def _engine_tasks(
 
 
 def _inspect_task(cell: Cell, samples: list[Sample], report: Solver) -> InspectTask:
-    task = cell.task
-    solve = (
-        collaborate(cell.format, cell.temperature, cell.seed)
-        if cell.drafts
-        else solo(SYSTEMS[cell.system][0], cell.seed)
-    )
     return InspectTask(
-        name=task.name,
+        name=cell.task.name,
         dataset=MemoryDataset(samples),
-        solver=[solve, report],
-        scorer=[
-            task_metric(task.name, task.split, task.options),
-            *([gold_logprob(_answer_prefix(task, cell.specs))] if cell.graded else []),
-        ],
-        version=str(task.meta.version),
+        solver=[cell.solver(), report],
+        scorer=cell.scorers(),
+        version=str(cell.task.meta.version),
     )
 
 
@@ -330,33 +407,6 @@ _MESSAGES: dict[str, Callable[..., ChatMessage]] = {
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
 }
-
-
-def _inspect_samples(cell: Cell) -> list[Sample]:
-    """The questions as Inspect samples; the gold answer is in ``target``, for scorers only."""
-    task = cell.task
-    common: dict[str, Any] = {
-        "generation": task.generation,
-        "repeats": task.repeats,
-        "draft_tokens": task.meta.draft_tokens,
-        "sampling": {role: spec.sampling for role, spec in cell.specs.items() if spec.sampling},
-    }
-    if cell.drafts:
-        common["prompts"] = cell.prompts.model_dump()
-    inputs = [
-        [_MESSAGES[m["role"]](content=m["content"]) for m in s.messages] for s in task.samples
-    ]
-    half = len(inputs) // 2
-    return [
-        Sample(
-            id=sample.id,
-            input=messages,
-            target=sample.target,
-            metadata=common
-            | ({"draft_for": question_of(inputs[i - half])} if cell.control == "shuffled" else {}),
-        )
-        for i, (sample, messages) in enumerate(zip(task.samples, inputs, strict=True))
-    ]
 
 
 def _run_engine(
@@ -425,42 +475,6 @@ def _reporting(progress: Progress, what: str, total: int) -> Solver:
 # --- what the engine leaves -----------------------------------------------------------------------
 
 
-def _row(sample: EvalSample, cell: Cell) -> SampleScore:
-    """A sample of the log as a record; without a score it has an error, never a zero."""
-    scores = sample.scores or {}
-    metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
-    error = sample.error.message if sample.error else "no score was recorded"
-    calls: dict[str, list[dict[str, Any]]] = sample.metadata.get("calls", {})
-    usage = {key: value for role in ROLES for key, value in _usage(role, calls.get(role)).items()}
-    return replace(
-        _unanswered((int(sample.id), int(sample.metadata.get("epoch", sample.epoch))), cell),
-        draft=sample.metadata.get("draft"),
-        output=sample.output.completion if metric else None,
-        answer=metric.answer if metric else None,
-        score=metric.as_float() if metric else None,
-        metrics=json.dumps((metric.metadata or {})["metrics"]) if metric else None,
-        gold_logprob=logprob.as_float() if logprob else None,
-        error=None if metric else redacted(error)[:ERROR_LENGTH],
-        cost=_cost(usage, cell.specs),
-        **usage,
-    )
-
-
-def _unanswered(answer: Answer, cell: Cell) -> SampleScore:
-    """The record of an answer of which the log knows nothing."""
-    sample_id, epoch = answer
-    asked = cell.task.samples[sample_id]
-    return SampleScore(
-        run_id=cell.run_id,
-        sample_id=sample_id,
-        epoch=epoch,
-        cluster=asked.cluster,
-        question=next(m["content"] for m in reversed(asked.messages) if m["role"] == "user"),
-        gold=asked.target,
-        error="no answer was recorded",
-    )
-
-
 def _usage(role: str, calls: list[dict[str, Any]] | None) -> dict[str, Any]:
     """What the calls of a role took; None where the endpoint did not say."""
 
@@ -480,7 +494,7 @@ def _cost(usage: Mapping[str, Any], specs: Mapping[Role, ModelSpec]) -> float | 
     """US dollars paid to endpoints, or None if a price or a count of tokens is not known."""
     total = 0.0
     for role, spec in specs.items():
-        tokens = usage[f"{role}_input_tokens"], usage[f"{role}_output_tokens"]
+        tokens = (usage[f"{role}_input_tokens"], usage[f"{role}_output_tokens"])
         if None in tokens or (spec.price is None and not spec.is_local):
             return None
         total += spending.price(spec.price, *tokens)

@@ -150,6 +150,22 @@ def open_model(spec: ModelSpec, limits: Limits | None = None) -> Model:
     return model
 
 
+def try_model(spec: ModelSpec, question: str, limits: Limits | None = None) -> ModelOutput:
+    """Have a model answer one question, in at most 64 tokens.
+
+    Raises:
+        ModelError: If it cannot be opened, or does not answer.
+    """
+    check(spec)
+    model = open_model(spec, limits or Limits(attempt_timeout=60, timeout=60, retries=1))
+    config = GenerateConfig(max_tokens=64, temperature=0.0)
+    sampling = config.model_copy(update=spec.sampling)
+    try:
+        return asyncio.run(model.generate(question, config=sampling))
+    except Exception as error:  # whatever the provider raises
+        raise ModelError(f"Model {spec.name} does not answer: {redacted(str(error))}") from error
+
+
 def _open_endpoint(spec: ModelSpec, limits: Limits) -> Model:
     """A model behind an API, or one that Inspect's vLLM provider serves on this machine."""
     config = GenerateConfig(
@@ -188,9 +204,10 @@ def _without_keys(model: Model) -> Model:
         except Exception as error:
             _redact(error)
             raise
-        if isinstance(result, tuple) and isinstance(result[0], Exception):
-            refused, call = result
-            _redact(refused)
+        output, call = result if isinstance(result, tuple) else (result, None)
+        if isinstance(output, Exception):
+            _redact(output)
+        if isinstance(output, Exception) and call is not None:
             call.response = json.loads(redacted(json.dumps(call.response)))
         return result
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cowest_bench.config import ModelSpec
+from cowest_bench.config import ROLES, ModelSpec, Role
 from cowest_bench.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -56,6 +56,10 @@ class SampleScore:
     strong_input_tokens: int | None = 0
     strong_output_tokens: int | None = 0
     strong_seconds: float | None = None
+    evaluator_calls: int = 0
+    evaluator_input_tokens: int | None = 0
+    evaluator_output_tokens: int | None = 0
+    evaluator_seconds: float | None = None
     cost: float | None = None
 
 
@@ -77,6 +81,7 @@ class Run(BaseModel):
     """How the weak model helped, a key of ``prompts.FORMATS``."""
     weak: ModelSpec | None
     strong: ModelSpec | None
+    evaluator: ModelSpec | None = None
     reported: dict[str, list[str]] = Field(default_factory=dict)
     """Which models endpoints said had answered, by role: a name may stand for another tomorrow."""
     seed: int
@@ -96,6 +101,12 @@ class Run(BaseModel):
     """Everything that can change the number."""
     log: str
     """Inspect's log of the run, relative to the results folder."""
+
+    @property
+    def models(self) -> dict[Role, ModelSpec]:
+        """The models that took part, by role."""
+        given = {role: getattr(self, role) for role in ROLES}
+        return {role: spec for role, spec in given.items() if spec is not None}
 
     @property
     def coverage(self) -> float:

@@ -53,6 +53,10 @@ class Metadata(BaseModel):
     """Draft and refinement prompts instead of those of ``prompts.FORMATS``."""
     draft_tokens: int = 512
     """How long a draft may be, in tokens."""
+    sizes: dict[Split, int] = Field(default_factory=dict)
+    """Questions of each split, for plans that are made where the data cannot be loaded."""
+    prompt_tokens: float | None = None
+    """Mean length of a question, likewise."""
 
 
 class TaskSample(BaseModel):
@@ -345,6 +349,20 @@ def list_tasks(folder: Path | None = None) -> dict[str, Path]:
         if isinstance(config, dict) and isinstance(config.get("task"), str):
             found[config["task"]] = path
     return found
+
+
+def stated_metadata(name: str) -> tuple[Metadata, int | None] | None:
+    """What the file of one of this package's tasks states, without its data; None if it is not ours.
+
+    Returns:
+        Its metadata, and the longest answer it allows in tokens.
+    """
+    path = list_tasks().get(name)
+    if path is None:
+        return None
+    config = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+    longest = (config.get("generation_kwargs") or {}).get("max_gen_toks")
+    return _metadata(name, config.get("metadata")), longest
 
 
 class _TaskLoader(yaml.SafeLoader):
