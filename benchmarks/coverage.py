@@ -11,7 +11,7 @@ Percentages outside of a claim's bounds, by however little, are printed in bold.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,8 @@ import click
 import numpy as np
 from scipy.stats import binom
 
-from cowest_bench import planning, stats
-from cowest_bench.stats import Estimate, Floats, Verdict
+from cowest_bench import stats
+from cowest_bench.stats import Floats
 
 Codes = np.ndarray[tuple[int], np.dtype[np.intp]]
 SIZES = (100, 200, 500, 1000, 2000)
@@ -45,9 +45,7 @@ class Findings:
         """A generator of its own for every cell, so that cells can be left out or added."""
         return np.random.default_rng([self.seed, *" ".join(map(str, names)).encode()])
 
-    def rate(
-        self, name: str, hits: float, draws: int, low: float = 0.0, high: float = 1.0
-    ) -> str:
+    def rate(self, name: str, hits: float, draws: int, low: float = 0.0, high: float = 1.0) -> str:
         """A percentage for a table, its claim being checked; no draws: it is exact."""
         share = hits / draws if draws else hits
         error = np.sqrt(max(share * (1 - share), 0.01) / draws) if draws else 1e-9
@@ -57,7 +55,13 @@ class Findings:
         return f"{share:.1%}" if low <= share <= high else f"**{share:.1%}**"
 
     def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:
-        self.lines += ["", f"### {title}", "", f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+        self.lines += [
+            "",
+            f"### {title}",
+            "",
+            f"| {' | '.join(header)} |",
+            "|---" * len(header) + "|",
+        ]
         self.lines += [f"| {' | '.join(row)} |" for row in rows]
         click.echo(f"{title}: done", err=True)
 
@@ -79,7 +83,9 @@ def by_cluster(rng: np.random.Generator, shares: Floats, codes: Codes) -> Floats
     """Each question's chances of the outcomes, alike within a cluster (Dirichlet)."""
     if len(codes) == codes[-1] + 1:
         return np.broadcast_to(shares, (len(codes), len(shares)))
-    own = rng.standard_gamma(np.maximum(shares, 1e-12) * (1 / CORRELATION - 1), (codes[-1] + 1, len(shares)))
+    own = rng.standard_gamma(
+        np.maximum(shares, 1e-12) * (1 / CORRELATION - 1), (codes[-1] + 1, len(shares))
+    )
     return (own / own.sum(axis=1, keepdims=True))[codes]
 
 
@@ -137,7 +143,9 @@ def means(found: Findings) -> None:
                         truth = rng.uniform(rate - 0.02, rate + 0.02)
                         _, low, high = stats.mean_interval(make(rng, truth, codes), codes)
                         held += low <= truth <= high
-                    cells.append(found.rate(f"mean {kind} {n} {design} {rate}", held, draws, *COVERAGE))
+                    cells.append(
+                        found.rate(f"mean {kind} {n} {design} {rate}", held, draws, *COVERAGE)
+                    )
                 rows.append([str(n), design, *cells])
         found.table(
             f"Coverage of the mean, {kind} scores", ["n", "clusters", *map(str, RATES)], rows
@@ -233,11 +241,15 @@ def ranks(found: Findings) -> None:
             for _ in range(draws):
                 table = np.stack([right_wrong(rng, rate, codes) for rate in rates])
                 found_ranks = np.array(stats.rank_intervals(table, codes, draws=500))
-                held += bool((found_ranks[:, 0] <= best).all() and (found_ranks[:, 1] >= worst).all())
+                held += bool(
+                    (found_ranks[:, 0] <= best).all() and (found_ranks[:, 1] >= worst).all()
+                )
                 width += float((found_ranks[:, 1] - found_ranks[:, 0]).mean()) / draws
             cell = found.rate(f"ranks {n} {design}", held, draws, 0.95, 1.0)
             rows.append([str(n), design, cell, f"{width + 1:.1f}"])
-    found.table("All ranks of eight systems inside", ["n", "clusters", "coverage", "mean ranks"], rows)
+    found.table(
+        "All ranks of eight systems inside", ["n", "clusters", "coverage", "mean ranks"], rows
+    )
 
 
 # --- tests ----------------------------------------------------------------------------------------
@@ -254,14 +266,26 @@ def sizes(found: Findings) -> None:
                 for total in m:
                     p = np.array(
                         [
-                            stats.mcnemar(np.r_[np.ones(k), np.zeros(total - k)], np.r_[np.zeros(k), np.ones(total - k)], mid_p).p
+                            stats.mcnemar(
+                                np.r_[np.ones(k), np.zeros(total - k)],
+                                np.r_[np.zeros(k), np.ones(total - k)],
+                                mid_p,
+                            ).p
                             for k in range(total // 2 + 1)
                         ]
                     )
                     chances = binom.pmf(np.arange(total // 2 + 1), total, 0.5)
                     of[total] = 2 * chances[p <= 0.05].sum()
             weights = binom.pmf(m, n, d)
-            rows.append([f"{n}, {d:.0%} differ", *(found.rate(f"size {n} {d} {mid}", float(weights @ of), 0, 0, high) for (mid, of), high in zip(rejected.items(), (0.05, 0.055), strict=True))])
+            rows.append(
+                [
+                    f"{n}, {d:.0%} differ",
+                    *(
+                        found.rate(f"size {n} {d} {mid}", float(weights @ of), 0, 0, high)
+                        for (mid, of), high in zip(rejected.items(), (0.05, 0.055), strict=True)
+                    ),
+                ]
+            )
     found.table("Size of McNemar's test at 5%, exactly", ["n", "exact", "mid-p"], rows)
 
 

@@ -86,10 +86,6 @@ class Cell:
     control: str | None = None
 
     def __post_init__(self) -> None:
-        if self.system not in SYSTEMS:
-            raise ConfigError(
-                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
-            )
         if self.format not in FORMATS:
             allowed = suggestion(self.format, FORMATS)
             raise ConfigError(f"There is no interaction format {self.format}; {allowed}")
@@ -100,10 +96,9 @@ class Cell:
     def specs(self) -> dict[Role, ModelSpec]:
         """The model in every role that the system has."""
         if self.system not in SYSTEMS:
-            raise ConfigError(
-                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
-            )
-        given = {"weak": self.weak, "strong": self.strong}
+            allowed = suggestion(self.system, SYSTEMS)
+            raise ConfigError(f"There is no system {self.system}; {allowed}")
+        given: dict[Role, ModelSpec | None] = {"weak": self.weak, "strong": self.strong}
         specs = {role: given[role] for role in SYSTEMS[self.system]}
         for role, spec in specs.items():
             if spec is None:
@@ -328,8 +323,8 @@ def complete(
         options=cell.task.options,
         system=cell.system,
         format=cell.format if cell.drafts else None,
-        weak=cell.weak,
-        strong=cell.strong,
+        weak=cell.specs.get("weak"),
+        strong=cell.specs.get("strong"),
         evaluator=cell.specs.get("evaluator"),
         reported={role: sorted(names) for role, names in reported.items()},
         seed=cell.seed,

@@ -69,7 +69,9 @@ def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
         density = stats.norm.pdf(x, 0, looks**-0.5)
         return 1 - float(w @ np.linalg.matrix_power(step, looks - 1) @ density)
 
-    single = float(stats.norm.isf(alpha / 2))  # is c for one look; for more c is above, by Bonferroni
+    single = float(
+        stats.norm.isf(alpha / 2)
+    )  # is c for one look; for more c is above, by Bonferroni
     many = float(stats.norm.isf(alpha / 2 / looks))
     c = optimize.brentq(lambda c: leaves(c) - alpha, single - 1e-9, many + 1e-9, xtol=1e-12)
     return np.asarray(2 * stats.norm.sf(c * np.sqrt(looks / np.arange(1, looks + 1))))

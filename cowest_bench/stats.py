@@ -334,9 +334,7 @@ def sign_flip(
     return float(result.pvalue)
 
 
-def non_inferiority(
-    ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float
-) -> float:
+def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float) -> float:
     """One-sided p against the hypothesis that ours is worse by ``margin`` or more.
 
     The statistic of ``paired_difference`` at -margin, so that p < alpha/2 when the lower end of its
