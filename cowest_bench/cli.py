@@ -147,6 +147,7 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
         click.option(
             f"--{role}-dtype", metavar="DTYPE", help="Such as float32; by default its own."
         ),
+        click.option(f"--{role}-remote-code", is_flag=True, help="Run code that comes with it."),
         click.option(
             f"--{role}-price",
             metavar="IN,OUT",
@@ -255,8 +256,8 @@ def _names(text: str | None) -> list[str] | None:
 
 def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
     """What the options say of the model in a role; a name alone replaces the plan's model."""
-    keys = {"adapter", "revision", "dtype", "price"}
-    said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"] is not None}
+    keys = ("adapter", "revision", "dtype", "price", "remote_code")
+    said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"]}
     name: str | None = given[role]
     return {"name": name, **said} if name else said or None
 
@@ -288,6 +289,7 @@ def models() -> None:
 @click.option("--adapter", metavar="DIR", help="LoRA adapter on top of it.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.")
 @click.option("--dtype", default="auto", show_default=True, help="Of a local model.")
+@click.option("--remote-code", is_flag=True, help="Run code that comes with a local model.")
 @click.option("--price", metavar="IN,OUT", callback=_price, help="US dollars per million tokens.")
 @click.option("--question", default="What is the capital of France?", show_default=True)
 def check(name: str, question: str, **given: Any) -> None:
@@ -427,6 +429,10 @@ def _show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]
         _console().print(report.as_table(summary))
         for line in report.seconds_line(summary):
             click.echo(line)
+        for line in report.error_lines(summary):
+            click.echo(line)
+        if summary["errors"]:
+            click.echo("The same command again asks only the questions that have no score.")
 
 
 def _console() -> Console:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cowest_bench.plan import Estimate, Plan
 
 POOLED = "pooled"
+REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
+REASONS = 3  # errors of one run that a table shows
 
 
 class Question(NamedTuple):
@@ -52,17 +54,20 @@ class Answers:
 
 
 def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything the table shows, as JSON: ``domains`` by system, ``pooled``, and ``seconds``.
+    """Everything the table shows, as JSON: ``domains`` by system, ``pooled``, ``seconds``, ``errors``.
 
     All but ``seconds`` is a function of the runs' scores alone, the same to the last bit whenever and
     wherever the same runs are made again.
     """
     by_domain: dict[str, dict[str, Answers]] = defaultdict(dict)
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    errors: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
     feedback = [run for run in results.all_runs() if run.split == "feedback"]
     for domain, system, run in labelled(runs):
         by_domain[domain][system] = answers(results, run)
         seconds[domain] |= _seconds(run, system, feedback)
+        if run.n_scored < run.n_total:
+            errors[domain][system] = _errors(results.samples(run))
     systems = list(dict.fromkeys(name for known in by_domain.values() for name in known))
     pooled = {
         name: pool([known[name] for known in by_domain.values()])
@@ -73,6 +78,7 @@ def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
         "domains": {domain: compare(known) for domain, known in by_domain.items()},
         POOLED: compare(pooled),
         "seconds": dict(seconds),
+        "errors": dict(errors),
     }
 
 
@@ -86,9 +92,12 @@ def labelled(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
         options = " ".join(f"{key}={value}" for key, value in run.options.items())
         several = len(data[run.domain]) > 1
         domains[run.run_id] = f"{run.domain} ({options or run.task})" if several else run.domain
-    system = {
-        run.run_id: f"{run.system} ({run.control})" if run.control else run.system for run in runs
-    }
+    formats = {run.format for run in runs if run.format}
+    system = {}
+    for run in runs:
+        about = [run.format] if run.format and len(formats) > 1 else []
+        about += [run.control] if run.control else []
+        system[run.run_id] = f"{run.system} ({', '.join(about)})" if about else run.system
     cells = Counter((domains[run.run_id], system[run.run_id]) for run in runs)
     for run in runs:
         name = system[run.run_id]
@@ -181,6 +190,13 @@ def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
         "n": len(common),
         **table._asdict(),
     }
+
+
+def _errors(rows: Sequence[SampleScore]) -> dict[str, int]:
+    """How many answers have no score, by the start of the reason."""
+    messages = [row.error[:REASON_LENGTH] for row in rows if row.error]
+    printable = ["".join(c if c.isprintable() else " " for c in message) for message in messages]
+    return dict(Counter(" ".join(message.split()) for message in printable).most_common())
 
 
 def _seconds(run: Run, system: str, feedback: Sequence[Run]) -> dict[str, float]:
@@ -280,6 +296,14 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return out.getvalue().rstrip("\n")
+
+
+def error_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Why answers have no score, a line for each reason, the most frequent first."""
+    for domain, systems in summary["errors"].items():
+        for system, reasons in systems.items():
+            for reason, count in list(reasons.items())[:REASONS]:
+                yield f"{domain} {system}: {count} without a score: {reason}"
 
 
 def seconds_line(summary: Mapping[str, Any]) -> list[str]:
