@@ -23,7 +23,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from cowest_bench import models
 from cowest_bench.config import SYSTEMS, ModelSpec, Role
 from cowest_bench.errors import ConfigError, ModelError, RunError, suggestion
-from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS
+from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 from cowest_bench.records import Results, Run, SampleScore, content_hash
 from cowest_bench.scorers import gold_logprob, task_metric
 from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, solo
@@ -88,7 +88,7 @@ def evaluate(
         "versions": {name: version(name) for name in ("cowest-bench", "lm-eval", "inspect-ai")},
     }
     if drafts:
-        prompts = task.meta.prompts or FORMATS[format]
+        prompts = task.prompts(format)
         sampling = {"temperature": temperature, "seed": seed, "max_tokens": task.meta.draft_tokens}
         identity["drafts"] = {"prompts": prompts.model_dump(), **sampling}
     run_id = content_hash(identity)
@@ -96,7 +96,9 @@ def evaluate(
         return finished
 
     started = time.monotonic()
-    samples = _inspect_samples(task, shuffled=control == "shuffled")
+    samples = _inspect_samples(
+        task, task.prompts(format) if drafts else None, shuffled=control == "shuffled"
+    )
     total = len(samples) * epochs
     steps = [collaborate(format, temperature, seed) if drafts else solo(SYSTEMS[system][0])]
     if progress is not None:
@@ -180,21 +182,21 @@ _ROLES: dict[str, Callable[..., ChatMessage]] = {
 }
 
 
-def _inspect_samples(task: Task, *, shuffled: bool) -> list[Sample]:
+def _inspect_samples(task: Task, prompts: Prompts | None, *, shuffled: bool) -> list[Sample]:
     """The questions as Inspect samples; the gold answer is in ``target``, for scorers only."""
     common: dict[str, Any] = {
         "generation": task.generation,
         "draft_tokens": task.meta.draft_tokens,
     }
-    if task.meta.prompts:
-        common["prompts"] = task.meta.prompts.model_dump()
+    if prompts is not None:
+        common["prompts"] = prompts.model_dump()
     questions = [sample.messages[-1]["content"] for sample in task.samples]
     half = len(questions) // 2
     return [
         Sample(
             id=sample.id,
             input=[_ROLES[m["role"]](content=m["content"]) for m in sample.messages],
-            target=sample.target,
+            target=list(sample.accepted),
             metadata=common | ({"draft_for": questions[sample.id - half]} if shuffled else {}),
         )
         for sample in task.samples

@@ -24,7 +24,7 @@ from cowest_bench.feedback import (
     influence,
     preference_pairs,
 )
-from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS
+from cowest_bench.prompts import DEFAULT_FORMAT
 from cowest_bench.records import Results, Run
 from cowest_bench.systems import DRAFT_TEMPERATURE
 from cowest_bench.tasks import Message, Task
@@ -107,7 +107,7 @@ def preference_rows(
     imitate: bool = False,
 ) -> list[Row]:
     """Pairs as trl reads them, under the prompt for which the drafts were written."""
-    prompts = feedback.meta.prompts or FORMATS[format]
+    prompts = feedback.prompts(format)
 
     def prompt(sample_id: int) -> list[Message]:
         *before, question = feedback.samples[sample_id].messages
