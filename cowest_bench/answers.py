@@ -38,22 +38,23 @@ _LONGEST_ANSWER = 300  # characters of a free-form answer
 # The last statement counts, so statements are read from the end of the text.
 _CUE = re.compile(
     r"""(?imx)
-    \b(?:answers?|ans|choice|option|label|category|classification|class|verdict|conclusion)\b
+    (?<![A-Za-z0-9])(?:answers?|ans|choice|option|label|category|classification|class|verdict|conclusion)\b
     (?:\s+(?:to|for|of)\s[^.\n:]{1,150}? | \s+(?:here|then|therefore|chosen))?
     [ \t*_`"')\]]{0,8}
     (?:
         (?:\b(?:is|was|are|becomes|(?:would|will|should|must|could|might|may)
             (?:\s+(?:likely|probably|most\s+likely|then|also|thus))?\s+(?:be|have\s+been))\b
             (?:\s+(?:likely|thus|therefore|then|clearly|definitely|most\s+likely|simply))?
-            (?:\s+(?:that|as\s+follows))?
+            (?:\s+(?:(?-i:that)|as\s+follows))?
             [ \t*_]{0,4}:?)
-        | [:=] | \s[-\u2013\u2014]\s
+        | [:=] | (?<=\]) | \s[-\u2013\u2014]\s
     )
     | ^[^\w\n]{0,8}(?:(?:the|my)\s)?(?:(?:final|correct|best)\s)?(?:answer|label)[^\w\n]{0,8}$
-    | \\boxed\s?\{ | \\(?:text|mathrm|mathbf)\{
+    | \\boxed\s?\{
     """
 )
-_LEADING = " \t\r\n*_`\"'#>:=([{<-\u2013\u2014\u2022\u201c\u2018"
+_LEADING = " \t\r\n*_`\"'#>:=([{<$-\u2013\u2014\u2022\u201c\u2018"
+_LATEX = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\{")
 _REFUSAL = re.compile(
     r"(?i)\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't|can not|won't|will not|must "
     r"decline)|as an ai|i (?:do not|don't) (?:know|have enough)|cannot be determined|"
@@ -104,6 +105,7 @@ def statements(text: str) -> Iterator[str]:
     """What follows each announcement of an answer (``Answer:``, ``the answer is``), last one first."""
     for cue in reversed(list(_CUE.finditer(text))):
         rest = text[cue.end() : cue.end() + 2 * _LONGEST_ANSWER].lstrip(_LEADING)
+        rest = _LATEX.sub("", rest)
         if cue.group().startswith("\\"):
             rest = rest.partition("}")[0]
         yield rest.partition("\n")[0]
@@ -116,9 +118,9 @@ _ABBREVIATIONS = re.compile(
     r"inc|ltd|co|corp|dept|mt|ft|vol|ed|etc|[a-z]|(?:[a-z]\.)+[a-z])$"
 )
 _LEAD_IN = re.compile(
-    r"(?i)^(?:(?:so|thus|therefore|hence|then),?\s+)?(?:it|this|that|they|he|she)\s+"
-    r"(?:(?:would|will|could|might)\s+(?:likely\s+|probably\s+|most\s+likely\s+|then\s+)?"
-    r"(?:be|have\s+been)|is|was|are|were)\s+"
+    r"(?i)^(?:(?:so|thus|therefore|hence|then),?\s+)?(?:(?:it|this|that|they|he|she)\s+"
+    r"(?:would|will|could|might)\s+(?:(?:most\s+)?likely\s+|probably\s+|then\s+)?"
+    r"(?:be|have\s+been)|it\s+(?:is|was))\s+"
 )
 _EXPLANATION = re.compile(
     r"(?i)\s*[,;(\-\u2013\u2014]?\s*\b(?:because|since|due to|given that|according to|assuming|"
@@ -159,7 +161,7 @@ def _shortened(statement: str) -> str:
     statement = _first_sentence(_LEAD_IN.sub("", statement))
     if cut := _EXPLANATION.search(statement, 1):
         statement = statement[: cut.start()]
-    return statement[:_LONGEST_ANSWER].strip().rstrip(".,;:!*_}\"'").strip()
+    return statement[:_LONGEST_ANSWER].strip().rstrip(".,;:!*_}$\"'").strip()
 
 
 def _first_sentence(text: str) -> str:
@@ -176,7 +178,7 @@ def _first_sentence(text: str) -> str:
 _LETTER = re.compile(
     r"""(?x)
     (?:(?i:the\s+)?(?i:correct\s+)?(?i:option|choice|letter|answer)\s*)?[\s(\[{"'*_:]{0,6}
-    (?: ([A-D]) (?![A-Za-z0-9'+]) | ([b-d]) (?![A-Za-z0-9'+]) | (a) (?=\s*(?:[).,:;\]"*}]|$)) )
+    (?: ([A-D]) (?!'?[A-Za-z0-9]|\+) | ([b-d]) (?!'?[A-Za-z0-9]|\+) | (a) (?=\s*(?:[).,:;\]"'*}$]|$)) )
     """
 )
 _ANOTHER = re.compile(
@@ -400,9 +402,12 @@ def _number(words: list[str], at: int) -> tuple[int | None, int]:
     """The number that starts at a word, or None, and how many words it takes."""
     start = at
     total, value, last = 0, _simple(words[at]), words[at]
-    if value is None:
+    if value is None and words[at] in _SCALE:
+        value, last = 1, ""  # "a hundred", which has lost its article
+    elif value is None:
         return None, 1
-    at += 1
+    else:
+        at += 1
     while at < len(words):
         word = words[at]
         joined = word == "and" and last in _SCALE and at + 1 < len(words)
