@@ -36,9 +36,8 @@ _LONGEST_ANSWER = 300  # characters of a free-form answer
 # --- what a text states ---------------------------------------------------------------------------
 
 # The last statement counts, so statements are read from the end of the text.
-_CUE = re.compile(
-    r"""(?imx)
-    (?<![A-Za-z0-9])(?:answers?|ans|choice|option|label|category|classification|class|verdict|conclusion)\b
+_CUE = r"""(?imx)
+    (?<![A-Za-z0-9]) (?:NOUN)\b
     (?:\s+(?:to|for|of)\s[^.\n:]{1,150}? | \s+(?:here|then|therefore|chosen))?
     [ \t*_`"')\]]{0,8}
     (?:
@@ -49,9 +48,23 @@ _CUE = re.compile(
             [ \t*_]{0,4}:?)
         | [:=] | (?<=\]) | \s[-\u2013\u2014]\s
     )
+"""
+_ANSWER = re.compile(
+    _CUE.replace(
+        "NOUN",
+        r"answers?|ans|(?:correct|right|best|final)\s(?:option|choice|label|category|classification)",
+    )
+    + r"""
     | ^[^\w\n]{0,8}(?:(?:the|my)\s)?(?:(?:final|correct|best)\s)?(?:answer|label)[^\w\n]{0,8}$
-    | \\boxed\s?\{
+    | <answer>(?=[^<]{1,300}</answer>) | \\boxed\s?\{
     """
+)
+_CLASS = re.compile(
+    _CUE.replace("NOUN", "choice|option|label|category|classification|class|verdict|conclusion")
+)
+_NO_ANSWER = re.compile(
+    r"(?i)(?:<[^>]{0,40}>|\[?your answer\b|(?:letter|answer|label)>|(?:based|dependent) (?:up)?on\b|"
+    r"(?:derived|obtained|determined) (?:from|by)\b)"
 )
 _LEADING = " \t\r\n*_`\"'#>:=([{<$-\u2013\u2014\u2022\u201c\u2018"
 _LATEX = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\{")
@@ -66,15 +79,12 @@ _REFUSAL = re.compile(
 def readable(text: str) -> str:
     """What of a model's text can hold its answer.
 
-    Without reasoning between ``<think>`` tags, in plain letters (full-width ones become ASCII), and
+    Without reasoning between tags such as ``<think>``, in plain letters (full-width ones become ASCII), and
     no more than the two ends of a long text. Reasoning that never ends leaves nothing behind.
     """
-    closed = text.rfind("</think>")
-    if closed >= 0:
-        text = text[closed + len("</think>") :]
-    opened = text.find("<think>")
-    if opened >= 0:
-        text = text[:opened]
+    for tag in ("think", "thinking", "reasoning"):
+        text = text[text.rfind(f"</{tag}>") + 1 :].removeprefix(f"/{tag}>")
+        text = text.partition(f"<{tag}>")[0]
     head, tail = _LOOKED_AT
     if len(text) > head + tail:
         text = f"{text[:head]}\n{text[-tail:]}"
@@ -101,14 +111,20 @@ _PLAIN = str.maketrans(
 )
 
 
-def statements(text: str) -> Iterator[str]:
-    """What follows each announcement of an answer (``Answer:``, ``the answer is``), last one first."""
-    for cue in reversed(list(_CUE.finditer(text))):
+def statements(text: str, *, classes: bool = False) -> Iterator[str]:
+    """What follows each announcement of an answer (``Answer:``, ``the answer is``), last one first.
+
+    Where classes are asked for, announcements of a class ("the label is") come after all others.
+    """
+    cues = [*reversed(list(_ANSWER.finditer(text)))]
+    if classes:
+        cues += reversed(list(_CLASS.finditer(text)))
+    for cue in cues:
         rest = text[cue.end() : cue.end() + 2 * _LONGEST_ANSWER].lstrip(_LEADING)
         rest = _LATEX.sub("", rest)
         if cue.group().startswith("\\"):
             rest = rest.partition("}")[0]
-        yield rest.partition("\n")[0]
+        yield rest.partition("</answer>")[0].partition("\n")[0]
 
 
 # --- free-form answers ----------------------------------------------------------------------------
@@ -145,7 +161,7 @@ def extract_text(text: str) -> str:
         return ""
     if bold := _LONE_BOLD.match(lines[-1]):
         return _shortened(bold[1])
-    if len(lines) == 1 and len(lines[0].split()) <= 15 and not _CUE.search(text):
+    if len(lines) == 1 and len(lines[0].split()) <= 15 and not _ANSWER.search(text):
         return _shortened(lines[0])
     return ""
 
@@ -153,8 +169,10 @@ def extract_text(text: str) -> str:
 def _shortened(statement: str) -> str:
     """A statement without markup, lead-in and explanation."""
     statement = statement.replace("**", "").replace("__", "").replace("`", "").strip()
-    if re.match(r"(?:<[^>]{0,40}>|\[?your answer\b|(?:letter|answer|label)>)", statement):
-        return ""  # the form that was asked for, not filled in
+    if _NO_ANSWER.match(statement):
+        return (
+            ""  # an announcement of something else, or the form that was asked for, not filled in
+        )
     quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON; its opening mark is gone
     if quoted:
         return quoted[1].strip()
@@ -207,7 +225,7 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     Letters that are denied ("not A") decide nothing, and neither does "A and B".
     """
     text = readable(text)
-    for statement in statements(text):
+    for statement in statements(text, classes=True):
         stated = _letter_of(_INSTEAD.sub("", statement), options)
         if stated is not None:
             return stated
@@ -318,7 +336,7 @@ def extract_label(text: str) -> str:
     that names any.
     """
     text = readable(text)
-    for statement in statements(text):
+    for statement in statements(text, classes=True):
         if bare := _BARE_LABEL.match(statement):
             return _label(bare[1], bare[2])
         named = _labels_in(statement)
@@ -538,15 +556,8 @@ def score_text(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def score_letter(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results`` of a question with four options, scored by letter."""
-    return _score_class(LETTERS[doc["cop"]], results[0])
-
-
-def score_label(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results`` of a message with one of five labels."""
-    return _score_class(label_in_words(doc["safety_label"]), results[0])
-
-
-def _score_class(gold: str, said: str) -> dict[str, Any]:
+def score_class(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results`` of a question whose ``answer`` is a letter or a label."""
+    (said,) = results
+    gold = doc["answer"]
     return {"acc": float(said == gold), "macro_f1": (gold, said), "invalid": float(not said)}

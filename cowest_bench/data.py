@@ -17,6 +17,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,11 @@ def load_ifqa(
     Raises:
         TaskError: If the data cannot be reached or read.
     """
-    official = _read("ifqa", ("train", "validation", "test"), data, _ifqa_row)
+    return _load(_ifqa, "ifqa", data, feedback_size, dev_size)
+
+
+def _ifqa(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
+    official = _read("ifqa", ("train", "validation", "test"), folder, _ifqa_row)
     _name_passages([row for rows in official.values() for row in rows])
     return _splits(
         official,
@@ -88,7 +93,7 @@ def load_medmcqa(
     """MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options.
 
     The official test split has no labels, so the validation split is asked, and dev is carved from
-    train. Rows gain ``knowledge``, the explanation within ``KNOWLEDGE_LENGTH``.
+    train. Rows gain ``answer``, the gold letter, and ``knowledge``, the explanation within ``KNOWLEDGE_LENGTH``.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
@@ -98,8 +103,12 @@ def load_medmcqa(
     Raises:
         TaskError: If the data cannot be reached or read.
     """
+    return _load(_medmcqa, "medmcqa", data, feedback_size, dev_size)
+
+
+def _medmcqa(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
     return _splits(
-        _read("medmcqa", ("train", "validation"), data, _medmcqa_row),
+        _read("medmcqa", ("train", "validation"), folder, _medmcqa_row),
         test="validation",
         dev=None,
         question=lambda row: row["question"],
@@ -117,8 +126,8 @@ def load_prosocial_dialog(
     """ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs.
 
     Rows gain ``dialogue``, the conversation up to the message as text, from the earlier rows of the
-    same dialogue where there are any; ``opening``, its first message; and ``knowledge``, the rules of
-    thumb.
+    same dialogue where there are any; ``opening``, its first message; ``answer``, the label in words;
+    and ``knowledge``, the rules of thumb.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
@@ -128,8 +137,12 @@ def load_prosocial_dialog(
     Raises:
         TaskError: If the data cannot be reached or read.
     """
+    return _load(_prosocial_dialog, "prosocial_dialog", data, feedback_size, dev_size)
+
+
+def _prosocial_dialog(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
     official = _read(
-        "prosocial_dialog", ("train", "validation", "test"), data, _prosocial_dialog_row
+        "prosocial_dialog", ("train", "validation", "test"), folder, _prosocial_dialog_row
     )
     for rows in official.values():
         _add_history(rows)
@@ -142,6 +155,36 @@ def load_prosocial_dialog(
         cluster=lambda row: row["dialogue_id"] or row["opening"],
         sizes=(feedback_size, dev_size),
     )
+
+
+def _load(
+    build: Callable[[Path | None, int, int], Splits],
+    name: str,
+    data: str | None,
+    feedback_size: int,
+    dev_size: int,
+) -> Splits:
+    sizes = {"feedback_size": feedback_size, "dev_size": dev_size}
+    for option, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
+    chosen = data or os.environ.get("COWEST_DATA")
+    folder = Path(chosen).expanduser() / name if chosen else None
+    files = sorted(folder.glob("*.jsonl")) if folder else []
+    state = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _built(build, folder, state, feedback_size, dev_size)
+
+
+@lru_cache(maxsize=3)
+def _built(
+    build: Callable[[Path | None, int, int], Splits],
+    folder: Path | None,
+    state: tuple[tuple[str, int, int], ...],
+    feedback_size: int,
+    dev_size: int,
+) -> Splits:
+    """Built once for all splits of a task; MedMCQA's 187,000 rows take seconds."""
+    return build(folder, feedback_size, dev_size)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -170,6 +213,7 @@ def _medmcqa_row(row: Row) -> Row:
         "question": _field(row, "question", str),
         **{f"op{letter}": _field(row, f"op{letter}", str) for letter in LETTERS.lower()},
         "cop": cop,
+        "answer": LETTERS[cop],
         **optional,
         "knowledge": _shorten(optional["exp"] or ""),
     }
@@ -186,6 +230,7 @@ def _prosocial_dialog_row(row: Row) -> Row:
         "response": _field(row, "response", str, optional=True),
         "rots": [str(rot) for rot in rots],
         "safety_label": label,
+        "answer": label_in_words(label),
         "dialogue_id": "" if dialogue is None else str(dialogue),
         "response_id": _field(row, "response_id", int, optional=True) or 0,
         "knowledge": _shorten("\n".join(map(str, rots))),
@@ -255,14 +300,11 @@ def _splits(
     dev: str | None,
     question: Callable[[Row], str],
     cluster: Callable[[Row], str],
-    sizes: tuple[Any, Any],
+    sizes: tuple[int, int],
 ) -> Splits:
     """Drop leaks, carve what is not there, and hand over what has rows."""
     from datasets import Dataset
 
-    for name, size in zip(("feedback_size", "dev_size"), sizes, strict=True):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise TaskError(f"{name} is {size!r}, but must be a whole number, such as 1000.")
     asked = {_asked(question(row)) for row in official[test]}
     clean = {
         name: [row for row in rows if _asked(question(row)) not in asked]
@@ -270,9 +312,9 @@ def _splits(
         if name != test
     }
     train = clean["train"]
-    wanted = {"feedback": min(sizes[0], int(FEEDBACK_SHARE * len(train)))}
+    wanted = {"feedback": max(1, min(sizes[0], int(FEEDBACK_SHARE * len(train))))}
     if dev is None:
-        wanted["dev"] = min(sizes[1], int(DEV_SHARE * len(train)))
+        wanted["dev"] = max(1, min(sizes[1], int(DEV_SHARE * len(train))))
     rows = carve(train, cluster, wanted) | {"test": official[test]}
     if dev is not None:
         rows["dev"] = clean[dev]
@@ -331,13 +373,11 @@ def _hash(text: str) -> str:
 
 
 def _read(
-    name: str, splits: Iterable[str], data: str | None, prepared: Callable[[Row], Row]
+    name: str, splits: Iterable[str], folder: Path | None, prepared: Callable[[Row], Row]
 ) -> dict[str, list[Row]]:
     """The rows of the official splits, each checked and prepared."""
-    chosen = data or os.environ.get("COWEST_DATA")
     found: Mapping[str, Iterable[tuple[str, Any]]]
-    if chosen:
-        folder = Path(chosen).expanduser() / name
+    if folder:
         found = {split: _lines(folder / f"{split}.jsonl") for split in splits}
     else:
         hub = _hub(name)
@@ -349,7 +389,7 @@ def _read(
         split: [_checked(where, row, prepared) for where, row in found[split]] for split in splits
     }
     if empty := [split for split, rows in read.items() if not rows]:
-        raise TaskError(f"The {empty[0]} split of {name} ({chosen or HUB[name]}) has no rows.")
+        raise TaskError(f"The {empty[0]} split of {name} ({folder or HUB[name]}) has no rows.")
     return read
 
 

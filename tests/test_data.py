@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from cowest_bench.data import (
     load_prosocial_dialog,
 )
 from cowest_bench.errors import TaskError
-from cowest_bench.tasks import Task, describe_task, load_task, validate_task
+from cowest_bench.tasks import Task, describe_task, load_task, tasks_folder, validate_task
 from tests.conftest import cowest
 
 Row = dict[str, Any]
@@ -311,8 +313,9 @@ def test_passages_are_shared_through_other_rows(tmp_path: Path) -> None:
     chain = [ifqa(i) | {"context": [f"P{i}", f"P{i + 1}"]} for i in range(4)]
     chain += [ifqa(9) | {"context": None}]
     write(tmp_path / "ifqa", {"train": chain, "validation": [ifqa("v")], "test": [ifqa("t")]})
-    *linked, alone = load_ifqa(data=str(tmp_path), feedback_size=0)["train"]["passage"]
-    assert len(set(linked)) == 1 and alone == ""
+    splits = load_ifqa(data=str(tmp_path))
+    alone, *linked = sorted([*splits["train"]["passage"], *splits["feedback"]["passage"]])
+    assert alone == "" and len(linked) == 4 and len(set(linked)) == 1
 
 
 # --- leaks ----------------------------------------------------------------------------------------
@@ -386,7 +389,8 @@ def test_splits_do_not_depend_on_the_order_of_the_files(folder: Path) -> None:
 def test_the_size_of_feedback_and_dev_can_be_asked_for(folder: Path) -> None:
     splits = load_task("cowest_medmcqa", data=str(folder), feedback_size=4, dev_size=2).lm.dataset
     assert (len(splits["feedback"]), len(splits["dev"])) == (4, 2)
-    assert "dev" not in load_medmcqa(data=str(folder), dev_size=0)
+    with pytest.raises(TaskError, match="dev_size is 0, but must be a whole number"):
+        load_medmcqa(data=str(folder), dev_size=0)
     with pytest.raises(TaskError, match="feedback_size is '4', but must be a whole number"):
         load_medmcqa(data=str(folder), feedback_size="4")  # type: ignore[arg-type]
 
@@ -478,6 +482,7 @@ def test_the_hub_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         files = (folder / "medmcqa").glob("*.jsonl")
         return {f.stem: list(map(json.loads, f.read_text().splitlines())) for f in files}
 
+    data._built.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     assert len(load_medmcqa()["test"]) == 4
@@ -490,6 +495,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     def hub(name: str) -> None:
         raise ConnectionError("no route to host")
 
+    data._built.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     for load in (load_ifqa, load_medmcqa, load_prosocial_dialog):
@@ -507,6 +513,33 @@ def test_validate_goes_on_after_a_task_without_data(folder: Path) -> None:
     reason, last = done.stderr.strip().splitlines()
     assert reason.startswith("cowest_ifqa: There is no readable ")
     assert "1 of 2 tasks could not be checked" in last
+
+
+def test_changed_files_are_read_again(folder: Path) -> None:
+    assert len(load_ifqa(data=str(folder))["test"]) == 5
+    write(folder / "ifqa", {"test": [ifqa("only")]})
+    assert len(load_ifqa(data=str(folder))["test"]) == 1
+
+
+def test_plain_lm_eval_runs_them_with_few_shot_examples_from_dev(folder: Path) -> None:
+    command = [sys.executable, "-m", "lm_eval", "--model", "dummy", "--tasks", "cowest"]
+    command += ["--include_path", str(tasks_folder()), "--num_fewshot", "1", "--log_samples"]
+    command += ["--metadata", json.dumps({"data": str(folder)})]
+    command += ["--output_path", str(folder / "out")]
+    subprocess.run(command, check=True, capture_output=True)
+    (reported,) = (folder / "out").rglob("results_*.json")
+    results = json.loads(reported.read_text())["results"]
+    assert set(results) == set(TASKS)
+    assert {"exact_match,answer", "f1,answer", "invalid,answer"} <= set(results["cowest_ifqa"])
+    for name in TASKS[1:]:
+        assert results[name]["acc,answer"] == results[name]["macro_f1,answer"] == 0.0
+        assert results[name]["invalid,answer"] == 1.0  # the dummy model answers "lol"
+    (samples,) = (folder / "out").rglob("samples_cowest_medmcqa_*.jsonl")
+    dev = [row["question"] for row in load_medmcqa(data=str(folder))["dev"]]
+    for sample in map(json.loads, samples.read_text().splitlines()):
+        prompt = sample["arguments"]["gen_args_0"]["arg_0"]
+        assert sum(question in prompt for question in dev) == 1
+        assert "Answer: B\n\nQuestion: " in prompt
 
 
 # --- the real slices ------------------------------------------------------------------------------
