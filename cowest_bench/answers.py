@@ -79,20 +79,20 @@ _REFUSAL = re.compile(
 def readable(text: str) -> str:
     """What of a model's text can hold its answer.
 
-    Without reasoning between tags such as ``<think>``, in plain letters (full-width ones become ASCII), and
-    no more than the two ends of a long text. Reasoning that never ends leaves nothing behind.
+    Without reasoning between tags such as ``<think>``, in plain letters (full-width ones become
+    ASCII), and no more than the two ends of a long text. Reasoning that never ends leaves nothing
+    behind.
     """
     for tag in ("think", "thinking", "reasoning"):
-        text = text[text.rfind(f"</{tag}>") + 1 :].removeprefix(f"/{tag}>")
-        text = text.partition(f"<{tag}>")[0]
+        text = text.rpartition(f"</{tag}>")[2].partition(f"<{tag}>")[0]
     head, tail = _LOOKED_AT
     if len(text) > head + tail:
         text = f"{text[:head]}\n{text[-tail:]}"
-    # Looked-alike characters first, since NFKC keeps the typographic quotation marks and brackets.
-    plain = unicodedata.normalize("NFKC", text).translate(_PLAIN)
-    return plain[: 4 * (head + tail)].strip()  # NFKC may write one character as many
+    plain = unicodedata.normalize("NFKC", text)  # which may write one character as eighteen
+    return plain[-4 * (head + tail) :].translate(_PLAIN).strip()
 
 
+# Typographic marks that NFKC keeps.
 _PLAIN = str.maketrans(
     {
         "\u2019": "'",
@@ -310,7 +310,7 @@ def _first(match: re.Match[str]) -> str:
 
 def plain_words(text: str) -> str:
     """Words and numbers in lower case, single spaces between them."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:2_000]).lower()))
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:50_000]).lower()))
 
 
 # --- one of five labels ---------------------------------------------------------------------------

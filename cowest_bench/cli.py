@@ -289,7 +289,7 @@ def _validate(name: str, options: dict[str, Any]) -> int:
         click.echo(f"{name}\t{split}\t{size} rows{gold}")
     for split, (_, shares) in described.items():
         if shares:
-            told = ", ".join(f"{gold} {share:.1%}" for gold, share in shares.items())
+            told = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
             click.echo(f"{name}\t{split}\tlabels: {told}")
     for split, count in task.leaks.items():
         click.echo(f"{name}\t{split}\t{count} rows dropped, since their question is in test")

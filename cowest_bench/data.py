@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -93,7 +94,8 @@ def load_medmcqa(
     """MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options.
 
     The official test split has no labels, so the validation split is asked, and dev is carved from
-    train. Rows gain ``answer``, the gold letter, and ``knowledge``, the explanation within ``KNOWLEDGE_LENGTH``.
+    train. Rows gain ``answer``, the gold letter, and ``knowledge``, the explanation within
+    ``KNOWLEDGE_LENGTH``.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
@@ -380,7 +382,7 @@ def _read(
     if folder:
         found = {split: _lines(folder / f"{split}.jsonl") for split in splits}
     else:
-        hub = _hub(name)
+        hub = _hub(name, splits)
         found = {
             split: ((f"{HUB[name]} {split} row {i}", row) for i, row in enumerate(hub[split]))
             for split in splits
@@ -421,12 +423,16 @@ def _lines(path: Path) -> Iterable[tuple[str, Any]]:
                 raise TaskError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
 
 
-def _hub(name: str) -> Any:
+def _hub(name: str, splits: Iterable[str]) -> dict[str, Any]:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry
     try:
-        return datasets.load_dataset(HUB[name])
-    except Exception as error:  # whatever the hub's client raises, for want of a network or a file
+        loaded = datasets.load_dataset(HUB[name])
+        return {split: loaded[split] for split in splits}
+    except (
+        Exception
+    ) as error:  # whatever the hub's client raises for want of a network, and no such split
         raise TaskError(
             f"The data set {HUB[name]} cannot be had from the Hugging Face hub "
             f"({type(error).__name__}); give local files with --data DIR or set COWEST_DATA."

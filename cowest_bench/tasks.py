@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -109,10 +109,9 @@ class Task:
 
     @property
     def splits(self) -> list[Split]:
-        """The splits that the data set has; ``test`` alone where the file names none."""
-        return [split for split, name in self.meta.splits.items() if name in self.lm.dataset] or [
-            "test"
-        ]
+        """The splits that the data set has, as the file names them; test in any case."""
+        named = self.meta.splits
+        return [s for s in get_args(Split) if s == "test" or named.get(s) in self.lm.dataset]
 
     @property
     def leaks(self) -> dict[str, int]:
@@ -273,7 +272,8 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
     for split in task.splits:
         docs, field = task.on(split).docs, task.lm.config.doc_to_target
         # A whole column is read at once; rendering a template for 180,000 rows takes a minute.
-        golds = docs[field] if field in docs.features else map(task.lm.doc_to_target, docs)
+        column = isinstance(field, str) and field in docs.features
+        golds = docs[field] if column else map(task.lm.doc_to_target, docs)
         counts = Counter(map(_text, golds))
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         told[split] = len(docs), shares if 1 < len(shares) <= 10 else {}

@@ -562,7 +562,19 @@ def test_the_real_leaks_are_dropped() -> None:
     assert load_task("cowest_ifqa").leaks["train"] >= 14  # FACTS: 14 test questions are in train
     test = set(load_task("cowest_ifqa").docs["question"])
     for split in ("train", "feedback", "dev"):
-        assert not test & set(load_task("cowest_ifqa").lm.dataset[split]["question"])
+        shared = len(test & set(load_task("cowest_ifqa").lm.dataset[split]["question"]))
+        assert shared == 0
+
+
+@slices
+def test_the_real_dialogues_have_a_history() -> None:
+    """Twelve rows of five dialogues are complete; nothing of them is ever shown, not by a failure."""
+    splits = load_task("cowest_prosocial_dialog").lm.dataset
+    rows = [row for split in ("train", "feedback") for row in splits[split]]
+    turns = Counter(row["dialogue"].count("\nAssistant: ") for row in rows)
+    assert (len(rows), turns) == (12, {0: 5, 1: 5, 2: 2})
+    known = sum(row["knowledge"] == "\n".join(row["rots"]) != "" for row in rows)
+    assert known == 12
 
 
 @slices
@@ -582,7 +594,10 @@ def test_real_splits_share_no_cluster_with_feedback(name: str) -> None:
 def test_the_answers_wording_in_a_sentence_is_read_too(name: str) -> None:
     """Another form than the one that validation uses, on every real gold answer."""
     task = load_task(name)
-    for sample in task.samples:
-        for gold in sample.accepted:
-            text = f"Let me think.\n\n**Final answer:** **{gold}**\n\nI am quite sure."
-            assert task.primary(task.score(sample.id, [text])[0]) == 1.0, sample.id
+    wrong = [
+        sample.id
+        for sample in task.samples
+        for gold in sample.accepted
+        if exact(task, sample.id, f"I see.\n\n**Final answer:** **{gold}**\n\nI am sure.") != 1.0
+    ]
+    assert wrong == []
