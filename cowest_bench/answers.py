@@ -169,10 +169,8 @@ def extract_text(text: str) -> str:
 def _shortened(statement: str) -> str:
     """A statement without markup, lead-in and explanation."""
     statement = statement.replace("**", "").replace("__", "").replace("`", "").strip()
-    if _NO_ANSWER.match(statement):
-        return (
-            ""  # an announcement of something else, or the form that was asked for, not filled in
-        )
+    if _NO_ANSWER.match(statement):  # something else is announced, or the form is not filled in
+        return ""
     quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON; its opening mark is gone
     if quoted:
         return quoted[1].strip()
@@ -204,11 +202,13 @@ _ANOTHER = re.compile(
 )
 _INSTEAD = re.compile(r"(?i)^not\b[^.\n]{1,60}?\b(?:but|rather|instead)\b(?:\s+rather)?[\s,:]{0,3}")
 _CHOSEN = re.compile(
-    r"""(?x)
+    r"""(?mx)
     (?i:\b(?:choose|pick|select|go\s+with|going\s+with|opt\s+for|it's|it\s+is|it\s+must\s+be|
         must\s+be|leaves\s+(?:us\s+with\s+)?|so|thus|hence|therefore|namely))[\s,:*(]{1,6}
-        (?i:option\s|choice\s)?[\s(\["'*]{0,4}([A-D])(?![A-Za-z0-9'])(?!\s(?i:is|are)\s(?i:not|wrong|in))
-    | (?:(?i:option|choice)\s*)?[(\["'*]{0,4}(?<![A-Za-z0-9])([A-D])(?![A-Za-z0-9])[)\]"'*.:]{0,4}
+        (?i:option\s|choice\s)?[\s(\["'*]{0,4}([A-D])(?![A-Za-z0-9']|\.\s?[a-z])
+        (?!\s(?i:is|are)\s(?i:not|wrong|in))
+    | (?:^|[.!?:;,]\s|(?i:\b(?:option|choice|that|but|then)\s))  # not "hepatitis B is the most ..."
+        [(\["'*]{0,4}([A-D])(?![A-Za-z0-9])[)\]"'*.:]{0,4}
         \s(?i:is|seems|must\s+be|would\s+be|fits)\s(?i:(?:the|clearly|therefore|thus|also)\s){0,2}
         (?i:correct|right|true|best|answer|most|appropriate)
     """
@@ -236,8 +236,9 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     if len(alone) == 1:
         return alone.pop()
     if lines and len(alone) == 0:
-        for part in (text, lines[-1]):
-            if (named := _options_in(part, options)) and len(named) == 1:
+        for part in (text, lines[-1]):  # a long text that names one option may just be cut off
+            named = _options_in(part, options) if len(part.split()) <= 40 else set()
+            if len(named) == 1:
                 return named.pop()
         named = {_first(m).upper() for m in _MENTION.finditer(text) if not _denied(text, m)}
         if len(named) == 1:
@@ -249,6 +250,11 @@ def _letter_of(statement: str, options: Sequence[str]) -> str | None:
     """The letter that a statement gives; ``""`` if it gives several, None if it gives none."""
     said = plain_words(statement)
     wordings = [plain_words(option) for option in options]
+    match = _LETTER.match(statement)
+    if match and (own := wordings[LETTERS.index(_first(match).upper())] if wordings else ""):
+        rest = plain_words(statement[match.end() :])
+        if f"{rest} ".startswith(f"{own} "):  # a letter with its own wording
+            return _first(match).upper()
     same = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
     starts = [
         i
@@ -258,7 +264,7 @@ def _letter_of(statement: str, options: Sequence[str]) -> str | None:
     found = same or [i for i in starts if len(wordings[i]) == max(len(wordings[j]) for j in starts)]
     if found:
         return LETTERS[found[0]] if len(found) == 1 else ""  # an option that is there twice
-    if match := _LETTER.match(statement):
+    if match:
         return "" if _several(statement, match) else _first(match).upper()
     if statement.lower().startswith("not "):
         return None

@@ -285,8 +285,8 @@ def _validate(name: str, options: dict[str, Any]) -> int:
     described = describe_task(task)
     for split, (size, _) in described.items():
         right, total = checked.get(split, (0, 0))
-        gold = f"\t{right}/{total} gold answers score 1.0" if total else ""
-        click.echo(f"{name}\t{split}\t{size} rows{gold}")
+        gold = f"{right}/{total} gold answers score 1.0\t" if total else ""
+        click.echo(f"{name}\t{split}\t{gold}{size} rows")
     for split, (_, shares) in described.items():
         if shares:
             told = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())

@@ -199,6 +199,7 @@ CHOICES = [
     ("To see which one it is, we first look at the size of the cells, and", ""),
     ("<think>The cells are large, so the answer is B", ""),
     ("A deficiency of this kind is common.", ""),
+    (f"Folate lack makes large cells. {'There is more to be said. ' * 10}And", ""),
 ]
 
 
@@ -223,6 +224,10 @@ def test_letters(text: str, said: str) -> None:
             "",
         ),  # there twice: only a letter decides
         ("Answer: B", ["Heat", "Heat", "Cold", "Rain"], "B"),
+        ("Answer: B. Cells", ["B cells", "Cells", "T cells", "None"], "B"),
+        ("Answer: B cells", ["Cells", "T cells", "B cells", "None"], "C"),
+        ("It is C. difficile.", ["E. coli", "C. difficile", "S. aureus", "None"], "B"),
+        ("Hepatitis B is the most common cause", ["Alcohol", "Virus", "Drugs", "Iron"], ""),
         ("Answer: 25%", ["5%", "25%", "50%", "75%"], "B"),
     ],
 )

@@ -507,7 +507,7 @@ def test_validate_goes_on_after_a_task_without_data(folder: Path) -> None:
     (folder / "ifqa" / "train.jsonl").unlink()
     done = cowest("tasks", "validate", "cowest_ifqa", "cowest_medmcqa", "--data", str(folder))
     assert done.returncode == 2
-    assert "cowest_medmcqa\ttest\t4 rows\t4/4 gold answers score 1.0" in done.stdout
+    assert "cowest_medmcqa\ttest\t4/4 gold answers score 1.0\t4 rows" in done.stdout
     assert "cowest_medmcqa\ttest\tlabels: A 25.0%, C 25.0%" in done.stdout
     assert "cowest_medmcqa\ttrain\t1 rows dropped, since their question is in test" in done.stdout
     reason, last = done.stderr.strip().splitlines()
