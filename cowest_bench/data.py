@@ -254,7 +254,7 @@ _KINDS = {str: "a text", int: "a whole number", list: "a list"}
 def _shorten(text: str) -> str:
     """Not longer than an SFT target can hold, and not cut inside a word."""
     text = text.strip()
-    return text if len(text) <= KNOWLEDGE_LENGTH else text[:KNOWLEDGE_LENGTH].rpartition(" ")[0]
+    return text if len(text) <= KNOWLEDGE_LENGTH else text[:KNOWLEDGE_LENGTH].rsplit(maxsplit=1)[0]
 
 
 def _name_passages(rows: list[Row]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -10,14 +11,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
+from inspect_ai.scorer import Target
 
-from cowest_bench import data
+from cowest_bench import data, scorers
 from cowest_bench.answers import LABELS, macro_f1
+from cowest_bench.config import ModelSpec
 from cowest_bench.data import (
     Splits,
     carve,
@@ -26,6 +31,8 @@ from cowest_bench.data import (
     load_prosocial_dialog,
 )
 from cowest_bench.errors import TaskError
+from cowest_bench.evaluate import evaluate
+from cowest_bench.records import Results
 from cowest_bench.tasks import Task, describe_task, load_task, tasks_folder, validate_task
 from tests.conftest import cowest
 
@@ -294,6 +301,60 @@ def test_a_task_with_prompts_for_one_format_only() -> None:
     assert task.prompts("cot").draft == "{question}"
     with pytest.raises(TaskError, match="format direct; choose one of: cot"):
         task.prompts("direct")
+
+
+def test_the_prompts_of_the_chosen_format_are_what_models_see(folder: Path) -> None:
+    """Through the engine, from the task file to the record."""
+    asked: list[str] = []
+
+    @modelapi(name="canned")
+    class Canned(ModelAPI):
+        async def generate(self, input: Any, tools: Any, tool_choice: Any, config: Any) -> Any:
+            asked.append(input[-1].text)
+            output = ModelOutput.from_content("canned", "Heat.\nAnswer: C")
+            output.usage = ModelUsage(input_tokens=1, output_tokens=1)
+            return output
+
+    results = Results(folder / "results")
+    results.prepare()
+    model = ModelSpec(name="canned/model")
+    task = load_task("cowest_medmcqa", data=str(folder))
+    runs = {}
+    for form in ("direct", "cot"):
+        asked.clear()
+        runs[form] = evaluate(
+            task, "collab", results=results, weak=model, strong=model, format=form
+        )
+        drafts = {task.prompts(form).for_draft(s.messages[-1]["content"]) for s in task.samples}
+        assert len(asked) == 8 and drafts <= set(asked)
+    assert runs["direct"].run_id != runs["cot"].run_id
+    assert runs["cot"].metrics["acc,answer"] == 0.25
+    assert runs["cot"].metrics["macro_f1_stderr,answer"] > 0
+    rows = results.samples(runs["cot"])
+    assert [(row.gold, row.answer, row.cluster) for row in rows] == [
+        ("A", "C", "Medicine: Lungs"),
+        ("C", "C", None),
+        ("D", "C", None),
+        ("B", "C", None),
+    ]
+
+
+def test_the_gold_log_probability_is_of_the_first_accepted_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Strong:
+        async def logprob(self, messages: list[Any], start: str, target: str) -> float:
+            asked.append((start, target))
+            return -1.5
+
+    monkeypatch.setattr(scorers, "get_model", lambda **_: SimpleNamespace(api=Strong()))
+    output = SimpleNamespace(completion="It sank.\nAnswer: Riga")
+    state: Any = SimpleNamespace(output=output, messages=[])
+    scored = asyncio.run(scorers.gold_logprob("Answer:")(state, Target(["Oslo", "The port"])))
+    assert scored is not None and scored.as_float() == -1.5
+    assert asked == [("It sank.\nAnswer:", " Oslo")]
 
 
 # --- clusters -------------------------------------------------------------------------------------
