@@ -6,9 +6,11 @@ Heavy libraries are imported inside the commands, so that ``cowest --help`` answ
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,14 @@ import click
 
 from cowest_bench import __version__
 from cowest_bench.config import SYSTEMS
-from cowest_bench.errors import ConfigError, CowestError, TaskError, suggestion
+from cowest_bench.errors import ConfigError, CowestError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.console import Console
+
+    from cowest_bench.plan import Estimate, Plan
     from cowest_bench.records import Results, Run
 
 FORMATS = ("table", "json", "csv", "md")
@@ -33,12 +38,6 @@ results_option = click.option(
     show_default=True,
     metavar="DIR",
     help="Folder of runs, logs, models and the database.",
-)
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=str, file_okay=False),
-    metavar="DIR",
-    help="Folder of local data sets, instead of COWEST_DATA or the Hugging Face hub.",
 )
 format_option = click.option(
     "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True
@@ -122,92 +121,144 @@ def demo(seed: int, controls: bool, domains: tuple[str, ...], root: Path, form: 
 # --- run ------------------------------------------------------------------------------------------
 
 
-@main.command()
-@click.option(
-    "--tasks", "names", required=True, metavar="NAME[,NAME...]", help="See: cowest tasks list."
+def _price(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """``INPUT,OUTPUT`` as a price."""
+    from cowest_bench.config import Price
+
+    if value is None:
+        return None
+    try:
+        tokens_in, tokens_out = map(float, value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value} is not of the form INPUT,OUTPUT, such as 2.5,10"
+        ) from error
+    return Price(input=tokens_in, output=tokens_out)
+
+
+def _role_options(role: str, help: str) -> Callable[[Any], Any]:
+    """What describes the model in a role: its name, adapter, revision, dtype and price."""
+    options = (
+        click.option(f"--{role}", metavar="MODEL", help=help),
+        click.option(f"--{role}-adapter", metavar="DIR", help="LoRA adapter on top of it."),
+        click.option(
+            f"--{role}-revision", metavar="NAME", help="Branch, tag or commit on the hub."
+        ),
+        click.option(
+            f"--{role}-dtype", metavar="DTYPE", help="Such as float32; by default its own."
+        ),
+        click.option(
+            f"--{role}-price",
+            metavar="IN,OUT",
+            callback=_price,
+            help="US dollars per million tokens.",
+        ),
+    )
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Folder of the data sets' files, instead of the hub.",
 )
-@click.option(
-    "--weak", metavar="MODEL", help="Folder, hf/ORG/NAME, or a name as Inspect writes it."
-)
-@click.option("--weak-adapter", metavar="DIR", help="LoRA adapter on top of a local weak model.")
-@click.option("--strong", metavar="MODEL", help="Likewise; may be a black box behind an API.")
-@click.option(
-    "--systems",
-    default="weak,strong,collab",
-    show_default=True,
-    metavar="NAME[,NAME...]",
-    help=f"Of: {', '.join(SYSTEMS)}.",
-)
-@click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")), default="test")
-@click.option(
-    "--epochs", type=click.IntRange(1), default=1, show_default=True, help="Drafts per question."
-)
-@click.option("--seed", default=0, show_default=True, help="Of the drafts' sampling.")
-@click.option(
+set_option = click.option(
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
 )
-@click.option(
-    "--dtype", default="auto", show_default=True, help="Of local models, such as float32."
-)
+
+
+@main.command(context_settings={"show_default": True})
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--tasks", metavar="NAME[,NAME...]", help="Tasks or groups; see: cowest tasks list.")
+@_role_options("weak", "Folder, hf/ORG/NAME, vllm/NAME, or a name as Inspect writes it.")
+@_role_options("strong", "Likewise; may be a black box behind an API.")
+@_role_options("evaluator", "Judges answers, if the method's signal is evaluator.")
+@click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(SYSTEMS)}.")
+@click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")))
+@click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
+@click.option("--epochs", type=click.IntRange(1), help="Drafts per question.")
+@click.option("--seed", type=int, help="Of the drafts' sampling, and of training.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question.")
+@data_option
+@set_option
+@click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
+@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
+@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
 @results_option
 @format_option
 def run(
-    names: str,
-    weak: str | None,
-    weak_adapter: str | None,
-    strong: str | None,
-    systems: str,
-    split: str,
-    epochs: int,
-    seed: int,
+    file: Path | None,
+    tasks: str | None,
+    systems: str | None,
+    interaction: str | None,
+    limit: int | None,
+    num_fewshot: int | None,
+    data: Path | None,
     options: tuple[str, ...],
-    dtype: str,
+    tune: bool,
+    dry_run: bool,
+    rate: float,
     root: Path,
     form: str,
+    **given: Any,
 ) -> None:
-    """Evaluate systems on tasks; what has been run before is not run again.
+    """Evaluate systems on tasks, from a plan (a YAML file), options, or both.
+
+    What has been run before is not run again; of a run that ended with errors, only the questions
+    without a score are asked. Options have the last word over the plan.
 
     \b
     Examples:
       cowest run --tasks cowest_pocket_medical --weak DIR --strong DIR
-      cowest run --tasks cowest_pocket_ethics --weak DIR --systems weak --split dev --set seed=3
+      cowest run --tasks gsm8k --weak hf/ORG/NAME --strong openai/gpt-4o --strong-price 2.5,10
+      cowest run examples/paper.yaml --dry-run
+      cowest run examples/local.yaml --limit 100 --budget 500calls
     """
-    from cowest_bench.config import ModelSpec
+    if dry_run:  # before any library reads it: a plan is made without network
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    from cowest_bench import plan as plans
+    from cowest_bench.records import Results
 
+    passed = {"data": str(data) if data else None, "limit": limit, "num_fewshot": num_fewshot}
+    changes = {
+        "tasks": _names(tasks),
+        "systems": _names(systems),
+        "format": interaction,
+        "options": passed | _options(options),
+        "method": {} if tune else None,
+        **{key: given[key] for key in ("split", "epochs", "seed", "budget")},
+        **{role: _model(role, given) for role in ("weak", "strong", "evaluator")},
+    }
+    plan = plans.Plan.load(file, changes)
+    if dry_run:
+        _show_estimate(plan, plans.estimate(plan, Results(root)), rate, form)
+        return
     results = _results(root)
-    wanted = [name.strip() for name in systems.split(",")]
-    for name in wanted:
-        if name not in SYSTEMS:
-            raise ConfigError(f"There is no system {name}; {suggestion(name, SYSTEMS)}")
-    weak_model = ModelSpec(name=weak, adapter=weak_adapter, dtype=dtype) if weak else None
-    strong_model = ModelSpec(name=strong, dtype=dtype) if strong else None
-    from cowest_bench.evaluate import evaluate
-    from cowest_bench.tasks import load_task
-
-    tasks = [load_task(n.strip(), split, **_options(options)) for n in names.split(",")]  # type: ignore[arg-type]
     with _progress() as progress:
-        runs = [
-            evaluate(
-                task,
-                system,
-                results=results,
-                seed=seed,
-                epochs=epochs,
-                progress=_for_task(progress, task.meta.domain or task.name),
-                weak=weak_model,
-                strong=strong_model,
-            )
-            for task in tasks
-            for system in wanted
-        ]
+        runs = list(plans.run(plan, results, lambda domain: partial(progress, domain)))
     _rebuild(results)
-    _show(results, runs, form, {"seed": seed})
+    _show(results, runs, form, {"seed": plan.seed})
 
 
-def _for_task(
-    progress: Callable[[str, str, int, int], None], domain: str
-) -> Callable[[str, int, int], None]:
-    return lambda what, done, total: progress(domain, what, done, total)
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",")] if text else None
+
+
+def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
+    """What the options say of the model in a role; a name alone replaces the plan's model."""
+    keys = {"adapter", "revision", "dtype", "price"}
+    said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"] is not None}
+    name: str | None = given[role]
+    return {"name": name, **said} if name else said or None
 
 
 def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -222,6 +273,48 @@ def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+@main.group()
+def models() -> None:
+    """Try a model before a run."""
+
+
+@models.command()
+@click.argument("name")
+@click.option("--adapter", metavar="DIR", help="LoRA adapter on top of it.")
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.")
+@click.option("--dtype", default="auto", show_default=True, help="Of a local model.")
+@click.option("--price", metavar="IN,OUT", callback=_price, help="US dollars per million tokens.")
+@click.option("--question", default="What is the capital of France?", show_default=True)
+def check(name: str, question: str, **given: Any) -> None:
+    """Load a model, have it answer one question, and say what that took.
+
+    \b
+    Examples:
+      cowest models check hf/meta-llama/Meta-Llama-3-8B-Instruct --dtype bfloat16
+      cowest models check openai-api/local/NAME --price 0.1,0.3
+    """
+    from cowest_bench import spending
+    from cowest_bench.config import ModelSpec
+    from cowest_bench.models import identity, try_model
+
+    spec = ModelSpec(name=name, **given)
+    output = try_model(spec, question)
+    tokens_in, tokens_out = spending.tokens(output.usage)
+    click.echo(f"model      {spec.name}")
+    for key, value in identity(spec).items():
+        click.echo(f"{key:<11}{value}")
+    if not spec.is_local:
+        click.echo(f"reported   {output.model}")
+    click.echo(f"answer     {output.completion[:300]!r}")
+    click.echo(f"tokens     {tokens_in} in, {tokens_out} out, {output.time or 0:.2f} s")
+    if spec.price and tokens_in is not None and tokens_out is not None:
+        cost = spending.price(spec.price, tokens_in, tokens_out)
+        click.echo(f"cost       {1000 * cost:.4f} usd for a thousand such calls")
 
 
 # --- tasks ----------------------------------------------------------------------------------------
@@ -247,7 +340,7 @@ def list_command() -> None:
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
 )
 @data_option
-def validate(names: tuple[str, ...], options: tuple[str, ...], data: str | None) -> None:
+def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
     """Score every gold answer of every split: a task is sound if all of them score 1.0.
 
     \b
@@ -259,7 +352,7 @@ def validate(names: tuple[str, ...], options: tuple[str, ...], data: str | None)
     from cowest_bench.tasks import list_tasks
 
     wanted = names or tuple(list_tasks())
-    chosen = _options(options) | ({"data": data} if data else {})
+    chosen = _options(options) | ({"data": str(data)} if data else {})
     wrong, unread = 0, []
     for name in wanted:
         try:
@@ -339,9 +432,19 @@ def _rebuild(results: Results) -> None:
     store.rebuild(results)
 
 
-def _show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
-    from rich.console import Console
+def _show_estimate(plan: Plan, cells: list[Estimate], rate: float, form: str) -> None:
+    from cowest_bench import report
 
+    summary = report.summarise_plan(plan, cells, rate)
+    if form == "json":
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        _console().print(report.plan_table(summary))
+        for line in report.plan_lines(summary):
+            click.echo(line)
+
+
+def _show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
     from cowest_bench import report
 
     summary = report.summarise(results, runs)
@@ -352,10 +455,15 @@ def _show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]
     elif form == "md":
         click.echo(report.as_markdown(summary))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(report.as_table(summary))
+        _console().print(report.as_table(summary))
         for line in report.seconds_line(summary):
             click.echo(line)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""What a user chooses: models, a pairing of them, and where results go."""
+"""What a user chooses: models, a pairing of them, and how long to wait for an endpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Role = Literal["weak", "strong"]
+Role = Literal["weak", "strong", "evaluator"]
+ROLES: tuple[Role, ...] = ("weak", "strong", "evaluator")
 
 #: The four systems, and which roles answer in each. They need only two solvers: ``collab-tuned`` is
 #: ``collab`` with another weak checkpoint.
@@ -32,7 +33,8 @@ class ModelSpec(BaseModel):
     """A model as a user names it.
 
     ``name`` is a name as Inspect writes it (``openai-api/vllm/llama``, ``hf/org/model``) or a local
-    folder. A LoRA ``adapter`` is a folder or a hub name and goes on top.
+    folder. A LoRA ``adapter`` is a folder or a hub name and goes on top (of local models and of
+    ``vllm/``, which serves base and adapters at once).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,8 +44,19 @@ class ModelSpec(BaseModel):
     revision: str | None = None
     dtype: str = "auto"
     price: Price | None = None
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Generation settings by Inspect's names that replace the task's, such as ``top_p``; ``null``
+    leaves one out, for endpoints that refuse it."""
+    remote_code: bool = False
+    """Whether code that comes with a local model may run; weights are safetensors in any case."""
     card: str | None = None
     """The card of the training that made the model, if it was made here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A bare name is a model too."""
+        return {"name": value} if isinstance(value, str) else value
 
     @property
     def is_local(self) -> bool:
@@ -61,6 +74,26 @@ class ModelSpec(BaseModel):
         """A short name for tables."""
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
         return f"{short}+{Path(self.adapter).name}" if self.adapter else short
+
+
+class Limits(BaseModel):
+    """How long to wait for an endpoint, and what becomes a row with an error.
+
+    The engine's own defaults retry a failing call and wait for a hanging one for ever. Here a call is
+    tried ``1 + retries`` times, each for at most ``attempt_timeout`` seconds and no more once
+    ``timeout`` seconds have passed in all; a question whose call still fails, or whose answer cannot
+    be read, is asked once more from the start (``sample_retries``) and is then a row with its error.
+    Local models wait for nobody and have no timeout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempt_timeout: int = Field(180, gt=0)
+    timeout: int = Field(300, gt=0)
+    retries: int = Field(4, ge=0)
+    sample_retries: int = Field(1, ge=0)
+    connections: int | None = Field(None, gt=0)
+    """Calls to one endpoint at a time; by default the engine adapts it to the endpoint."""
 
 
 class Pairing(BaseModel):

@@ -5,6 +5,7 @@
     ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
     ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
+        └── BudgetError    it stopped because the next call could have passed the budget
 
 Only the command line catches these; everything else in the package lets them pass. A question that
 fails inside a run is no exception here: it becomes a row with its error (see ``records.py``).
@@ -12,6 +13,7 @@ fails inside a run is no exception here: it becomes a row with its error (see ``
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -38,6 +40,21 @@ class RunError(CowestError):
     """An evaluation or a training that was started and did not end."""
 
     exit_code = 4
+
+
+class BudgetError(RunError):
+    """A run that stopped because its next call could have passed the budget."""
+
+
+def redacted(text: str) -> str:
+    """A message of others without the value of any key that this process knows.
+
+    Keys are what environment variables named ``..._KEY``, ``..._TOKEN`` or ``..._SECRET`` hold.
+    """
+    for name, value in os.environ.items():
+        if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8:
+            text = text.replace(value, f"[{name}]")
+    return text
 
 
 def suggestion(wrong: str, allowed: Iterable[str]) -> str:

@@ -2,14 +2,17 @@
 
 A cell is a task's split under one system with given models. Its run id is a hash of everything that
 can change the number, so that a finished cell is never run again; an interrupted one is resumed by
-the engine from the samples in its log.
+the engine from the samples in its log, and of one that ended with errors only the questions without
+a score are asked again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -17,42 +20,45 @@ from inspect_ai import Task as InspectTask
 from inspect_ai import eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalSample, read_eval_log_samples
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    Model,
+)
+from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from cowest_bench import models
-from cowest_bench.config import SYSTEMS, ModelSpec, Role
-from cowest_bench.errors import ConfigError, ModelError, RunError, suggestion
+from cowest_bench import models, spending
+from cowest_bench.config import ROLES, SYSTEMS, Limits, ModelSpec, Role
+from cowest_bench.errors import (
+    BudgetError,
+    ConfigError,
+    ModelError,
+    RunError,
+    redacted,
+    suggestion,
+)
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 from cowest_bench.records import Results, Run, SampleScore, content_hash
 from cowest_bench.scorers import gold_logprob, task_metric
-from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, solo
+from cowest_bench.spending import Budget
+from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, question_of, solo
 from cowest_bench.tasks import Task
 
 Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
+ERROR_LENGTH = 1000  # characters of a message that a record keeps; the log has all of it
+Answer = tuple[int, int]  # a question's id in its split, and which epoch
 
 
-def evaluate(
-    task: Task,
-    system: str,
-    *,
-    results: Results,
-    weak: ModelSpec | None = None,
-    strong: ModelSpec | None = None,
-    seed: int = 0,
-    epochs: int = 1,
-    format: str = DEFAULT_FORMAT,
-    temperature: float = DRAFT_TEMPERATURE,
-    graded: bool = False,
-    control: str | None = None,
-    progress: Progress | None = None,
-) -> Run:
-    """Answer and score every question of a task's split with a system, or return the finished run.
+@dataclass(frozen=True)
+class Cell:
+    """A task's split under one system with given models: what a run is made of.
 
-    Args:
+    Attributes:
         task: The task, on the split to be asked.
         system: ``weak``, ``strong``, ``collab`` or ``collab-tuned``.
-        results: Where the run is recorded.
         weak: The model in the role ``weak``, where the system has one.
         strong: The model in the role ``strong``, where the system has one.
         seed: Of the drafts' sampling.
@@ -62,105 +68,326 @@ def evaluate(
         graded: Whether to record the gold answer's log-probability under the strong model.
         control: What is done on purpose to show that the effect is real, for the record; with
             ``shuffled``, every question gets the draft that was written for another one.
+
+    Raises:
+        ConfigError: If the system or the format is unknown, or a role has no model.
+        ModelError: If a model cannot be there.
+    """
+
+    task: Task
+    system: str
+    weak: ModelSpec | None = None
+    strong: ModelSpec | None = None
+    seed: int = 0
+    epochs: int = 1
+    format: str = DEFAULT_FORMAT
+    temperature: float = DRAFT_TEMPERATURE
+    graded: bool = False
+    control: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.system not in SYSTEMS:
+            raise ConfigError(
+                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
+            )
+        if self.format not in FORMATS:
+            allowed = suggestion(self.format, FORMATS)
+            raise ConfigError(f"There is no interaction format {self.format}; {allowed}")
+        for spec in self.specs.values():
+            models.check(spec)
+
+    @cached_property
+    def specs(self) -> dict[Role, ModelSpec]:
+        """The model in every role that the system has."""
+        if self.system not in SYSTEMS:
+            raise ConfigError(
+                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
+            )
+        given = {"weak": self.weak, "strong": self.strong}
+        specs = {role: given[role] for role in SYSTEMS[self.system]}
+        for role, spec in specs.items():
+            if spec is None:
+                raise ConfigError(
+                    f"System {self.system} needs a {role} model; give one with --{role} MODEL."
+                )
+        return specs  # type: ignore[return-value]
+
+    @property
+    def drafts(self) -> bool:
+        """Whether the weak model drafts for the strong one."""
+        return {"weak", "strong"} <= set(self.specs)
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """What the two models are asked, where one drafts for the other."""
+        return self.task.prompts(self.format)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the number."""
+        identity: dict[str, Any] = {
+            "task": self.task.name,
+            "split": self.task.split,
+            "data": self.task.data_hash,
+            "system": self.system,
+            "models": {role: models.identity(spec) for role, spec in self.specs.items()},
+            "epochs": self.epochs,
+            "graded": self.graded,
+            "control": self.control,
+            "versions": {name: version(name) for name in ("cowest-bench", "lm-eval", "inspect-ai")},
+        }
+        if self.drafts:
+            identity["drafts"] = {
+                "prompts": self.prompts.model_dump(),
+                "temperature": self.temperature,
+                "seed": self.seed,
+                "max_tokens": self.task.meta.draft_tokens,
+            }
+        elif self.task.generation.get("do_sample"):
+            identity["seed"] = self.seed
+        return identity
+
+    @cached_property
+    def run_id(self) -> str:
+        """Hash of ``identity``."""
+        return content_hash(self.identity)
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """The answers that are asked for, by epoch and in document order."""
+        epochs = range(1, self.epochs + 1)
+        return [(sample.id, epoch) for epoch in epochs for sample in self.task.samples]
+
+    def samples(self) -> list[Sample]:
+        """The questions as the engine takes them; the gold answer is in ``target``, for scorers only."""
+        task = self.task
+        common: dict[str, Any] = {
+            "generation": task.generation,
+            "repeats": task.repeats,
+            "draft_tokens": task.meta.draft_tokens,
+        }
+        if self.drafts:
+            common["prompts"] = self.prompts.model_dump()
+        inputs = [
+            [_MESSAGES[m["role"]](content=m["content"]) for m in sample.messages]
+            for sample in task.samples
+        ]
+        half = len(inputs) // 2
+        shuffled = self.control == "shuffled"
+        return [
+            Sample(
+                id=sample.id,
+                input=messages,
+                target=list(sample.accepted),
+                metadata=common
+                | ({"draft_for": question_of(inputs[i - half])} if shuffled else {}),
+            )
+            for i, (sample, messages) in enumerate(zip(task.samples, inputs, strict=True))
+        ]
+
+    def solver(self) -> Solver:
+        """What the engine does with each question."""
+        if self.drafts:
+            return collaborate(self.format, self.temperature, self.seed)
+        return solo(SYSTEMS[self.system][0], self.seed)
+
+    def scorers(self) -> list[Scorer]:
+        """How the engine scores an answer; the first gives the score."""
+        task = self.task
+        graded = [gold_logprob(_answer_prefix(task, self.specs))] if self.graded else []
+        return [task_metric(task.name, task.split, task.options), *graded]
+
+    def unanswered(self, answer: Answer) -> SampleScore:
+        """The record of an answer of which the log knows nothing."""
+        sample_id, epoch = answer
+        asked = self.task.samples[sample_id]
+        return SampleScore(
+            run_id=self.run_id,
+            sample_id=sample_id,
+            epoch=epoch,
+            cluster=asked.cluster,
+            question=next(m["content"] for m in reversed(asked.messages) if m["role"] == "user"),
+            gold=asked.target,
+            error="no answer was recorded",
+        )
+
+    def record(self, sample: EvalSample) -> SampleScore:
+        """A sample of the log as a record; without a score it has an error, never a zero."""
+        scores = sample.scores or {}
+        metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
+        if metric is None:
+            return self.failed(sample)
+        return replace(
+            self.failed(sample),
+            output=sample.output.completion,
+            answer=metric.answer,
+            score=metric.as_float(),
+            metrics=json.dumps((metric.metadata or {})["metrics"]),
+            gold_logprob=logprob.as_float() if logprob else None,
+            error=None,
+        )
+
+    def failed(self, sample: EvalSample) -> SampleScore:
+        """What is to be recorded in any case: the draft, what it took, why there is no score."""
+        error = sample.error.message if sample.error else "no score was recorded"
+        calls: dict[str, list[dict[str, Any]]] = sample.metadata.get("calls", {})
+        usage = {
+            key: value for role in ROLES for key, value in _usage(role, calls.get(role)).items()
+        }
+        epoch = int(sample.metadata.get("epoch", sample.epoch))
+        return replace(
+            self.unanswered((int(sample.id), epoch)),
+            draft=sample.metadata.get("draft"),
+            error=redacted(error)[:ERROR_LENGTH],
+            cost=_cost(usage, self.specs),
+            **usage,
+        )
+
+    def metrics(self, rows: Sequence[SampleScore]) -> dict[str, float]:
+        """All metrics over the split as lm-eval aggregates them; with several epochs, of the first."""
+        first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
+        return self.task.aggregate(first) if first else {}
+
+
+def evaluate(
+    task: Task,
+    system: str,
+    *,
+    results: Results,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+    **cell: Any,
+) -> Run:
+    """Answer and score every question of a task's split with a system, or return the finished run.
+
+    A run that ended with errors is completed: only questions without a score are asked again.
+
+    Args:
+        task: The task, on the split to be asked.
+        system: ``weak``, ``strong``, ``collab`` or ``collab-tuned``.
+        results: Where the run is recorded.
+        limits: How long to wait for endpoints.
+        budget: What may be spent.
         progress: Told how many samples are done.
+        **cell: ``weak``, ``strong``, ``seed``, ``epochs``, ``format``, ``temperature``, ``graded``
+            and ``control`` of the ``Cell``.
 
     Raises:
         ConfigError: If the system is unknown or a role has no model.
         ModelError: If a model cannot be loaded.
+        BudgetError: If the next call could have passed the budget; what was answered is recorded.
         RunError: If the engine could not finish.
     """
-    if system not in SYSTEMS:
-        raise ConfigError(f"There is no system {system}; {suggestion(system, SYSTEMS)}")
-    if format not in FORMATS:
-        raise ConfigError(f"There is no interaction format {format}; {suggestion(format, FORMATS)}")
-    given = {"weak": weak, "strong": strong}
-    specs = {role: _required(given[role], role, system) for role in SYSTEMS[system]}
-    drafts = "weak" in specs and "strong" in specs
-    identity: dict[str, Any] = {
-        "task": task.name,
-        "split": task.split,
-        "data": task.data_hash,
-        "system": system,
-        "models": {role: models.identity(spec) for role, spec in specs.items()},
-        "epochs": epochs,
-        "graded": graded,
-        "control": control,
-        "versions": {name: version(name) for name in ("cowest-bench", "lm-eval", "inspect-ai")},
-    }
-    if drafts:
-        prompts = task.prompts(format)
-        sampling = {"temperature": temperature, "seed": seed, "max_tokens": task.meta.draft_tokens}
-        identity["drafts"] = {"prompts": prompts.model_dump(), **sampling}
-    run_id = content_hash(identity)
-    if (finished := results.find(run_id)) is not None:
-        return finished
+    return complete(Cell(task, system, **cell), results, limits, budget, progress)
 
+
+def complete(
+    cell: Cell,
+    results: Results,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a cell, or what is missing of it; arguments and errors as for ``evaluate``."""
+    before = results.find(cell.run_id)
+    rows = {(row.sample_id, row.epoch): row for row in results.samples(before)} if before else {}
+    missing = [answer for answer in cell.answers if answer not in rows or rows[answer].error]
+    if before is not None and not missing:
+        return before
+    if budget is not None:
+        budget.check(cell.specs)
     started = time.monotonic()
-    samples = _inspect_samples(
-        task, task.prompts(format) if drafts else None, shuffled=control == "shuffled"
-    )
-    total = len(samples) * epochs
-    steps = [collaborate(format, temperature, seed) if drafts else solo(SYSTEMS[system][0])]
-    if progress is not None:
-        steps.append(_reporting(progress, f"{system} {task.split}", total))
-    log = _run_engine(
-        InspectTask(
-            name=task.name,
-            dataset=MemoryDataset(samples),
-            solver=steps,
-            scorer=[
-                task_metric(task.name, task.split, task.options),
-                *([gold_logprob(_answer_prefix(task, specs))] if graded else []),
-            ],
-            version=str(task.meta.version),
-        ),
-        {str(role): models.open_model(spec) for role, spec in specs.items()},
-        log_dir=str(results.logs / run_id),
-        epochs=epochs,
-        metadata={"run_id": run_id, "system": system, "split": task.split},
-    )
-    rows = _rows(log, run_id, task, specs, epochs)
+    limits = limits or Limits()
+    told = progress or (lambda what, done, total: None)
+    opened = {role: models.open_model(spec, limits) for role, spec in cell.specs.items()}
+    reported: dict[str, set[str]] = {}
+    with spending.within(budget, cell.specs):
+        for engine_task, epochs, log_dir in _engine_tasks(cell, results, missing, bool(rows), told):
+            log = _run_engine(
+                engine_task,
+                opened,
+                limits=limits,
+                log_dir=log_dir,
+                epochs=epochs,
+                run_id=cell.run_id,
+            )
+            for sample in read_eval_log_samples(log, all_samples_required=False):
+                row = cell.record(sample)
+                rows[row.sample_id, row.epoch] = row
+                _note_reported(sample, cell, reported)
+    ordered = [rows.get(answer) or cell.unanswered(answer) for answer in cell.answers]
+    scores = [row.score for row in ordered if row.score is not None]
+    for role, names in (before.reported if before else {}).items():
+        reported.setdefault(role, set()).update(names)
     run = Run(
-        run_id=run_id,
-        task=task.name,
-        domain=task.meta.domain or task.name,
-        split=task.split,
-        options=task.options,
-        system=system,
-        weak=specs.get("weak"),
-        strong=specs.get("strong"),
-        seed=seed,
-        epochs=epochs,
-        control=control,
-        **_scored(task, rows),
-        seconds=time.monotonic() - started,
-        identity=identity,
-        log=f"logs/{run_id}",
+        run_id=cell.run_id,
+        task=cell.task.name,
+        domain=cell.task.meta.domain or cell.task.name,
+        split=cell.task.split,
+        options=cell.task.options,
+        system=cell.system,
+        format=cell.format if cell.drafts else None,
+        weak=cell.weak,
+        strong=cell.strong,
+        evaluator=cell.specs.get("evaluator"),
+        reported={role: sorted(names) for role, names in reported.items()},
+        seed=cell.seed,
+        epochs=cell.epochs,
+        control=cell.control,
+        n_total=len(ordered),
+        n_scored=len(scores),
+        score=sum(scores) / len(scores) if scores else None,
+        metrics=cell.metrics(ordered),
+        seconds=time.monotonic() - started + (before.seconds if before else 0.0),
+        identity=cell.identity,
+        log=f"logs/{cell.run_id}",
     )
-    results.write(run, rows)
+    results.write(run, ordered)
+    if budget is not None and budget.exhausted:
+        raise BudgetError(
+            f"Stopped before passing the budget of {budget}: {budget.spent_calls} calls, "
+            f"{budget.spent_usd:.4f} usd; what was answered is kept, a larger budget goes on from here."
+        )
     return run
 
 
-def _scored(task: Task, rows: list[SampleScore]) -> dict[str, Any]:
-    """How many answers have a score, and what they come to; errors count in ``n_total`` alone."""
-    scores = [row.score for row in rows if row.score is not None]
-    first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
-    return {
-        "n_total": len(rows),
-        "n_scored": len(scores),
-        "score": sum(scores) / len(scores) if scores else None,
-        "metrics": task.aggregate(first) if first else {},
-    }
+# --- what the engine is given ---------------------------------------------------------------------
 
 
-def _required(spec: ModelSpec | None, role: str, system: str) -> ModelSpec:
-    if spec is None:
-        raise ConfigError(f"System {system} needs a {role} model; give one with --{role} MODEL.")
-    models.check(spec)
-    return spec
+def _engine_tasks(
+    cell: Cell, results: Results, missing: Collection[Answer], again: bool, progress: Progress
+) -> Iterator[tuple[InspectTask, int, str]]:
+    """The cell as a task of the engine; what is missing of one, as a task for each epoch."""
+    folder = results.logs / cell.run_id
+    tell = _reporting(progress, f"{cell.system} {cell.task.split}", len(missing))
+    sampling = {role: spec.sampling for role, spec in cell.specs.items() if spec.sampling}
+    samples = cell.samples()
+    for sample in samples:
+        sample.metadata = {**(sample.metadata or {}), "sampling": sampling}
+    if not again:
+        yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
+        return
+    for epoch in sorted({epoch for _, epoch in missing}):
+        ids = [sample_id for sample_id, missing_in in missing if missing_in == epoch]
+        some = [sample for sample in samples if sample.id in ids]
+        for sample in some:
+            sample.metadata = {**(sample.metadata or {}), "epoch": epoch}
+        place = folder / f"again-{content_hash([epoch, ids])}"
+        yield _inspect_task(cell, some, tell), 1, str(place)
 
 
-def _answer_prefix(task: Task, specs: dict[Role, ModelSpec]) -> str:
+def _inspect_task(cell: Cell, samples: list[Sample], report: Solver) -> InspectTask:
+    return InspectTask(
+        name=cell.task.name,
+        dataset=MemoryDataset(samples),
+        solver=[cell.solver(), report],
+        scorer=cell.scorers(),
+        version=str(cell.task.meta.version),
+    )
+
+
+def _answer_prefix(task: Task, specs: Mapping[Role, ModelSpec]) -> str:
     """Where the gold answer's log-probability is taken, if task and strong model allow it at all."""
     if task.meta.answer_prefix is None:
         raise ConfigError(
@@ -175,43 +402,23 @@ def _answer_prefix(task: Task, specs: dict[Role, ModelSpec]) -> str:
     return task.meta.answer_prefix
 
 
-_ROLES: dict[str, Callable[..., ChatMessage]] = {
+_MESSAGES: dict[str, Callable[..., ChatMessage]] = {
     "system": ChatMessageSystem,
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
 }
 
 
-def _inspect_samples(task: Task, prompts: Prompts | None, *, shuffled: bool) -> list[Sample]:
-    """The questions as Inspect samples; the gold answer is in ``target``, for scorers only."""
-    common: dict[str, Any] = {
-        "generation": task.generation,
-        "draft_tokens": task.meta.draft_tokens,
-    }
-    if prompts is not None:
-        common["prompts"] = prompts.model_dump()
-    questions = [sample.messages[-1]["content"] for sample in task.samples]
-    half = len(questions) // 2
-    return [
-        Sample(
-            id=sample.id,
-            input=[_ROLES[m["role"]](content=m["content"]) for m in sample.messages],
-            target=list(sample.accepted),
-            metadata=common | ({"draft_for": questions[sample.id - half]} if shuffled else {}),
-        )
-        for sample in task.samples
-    ]
-
-
 def _run_engine(
     task: InspectTask,
-    roles: dict[str, Any],
+    roles: Mapping[Role, Model],
     *,
+    limits: Limits,
     log_dir: str,
     epochs: int,
-    metadata: dict[str, Any],
+    run_id: str,
 ) -> str:
-    """Run a cell, or what is missing of it; returns the location of its log.
+    """Run a task of the engine, or what is missing of it; returns the location of its log.
 
     The engine's defaults are changed where they would hide something: by default a failed sample is
     dropped from the mean, and a failed run raises nothing.
@@ -219,16 +426,16 @@ def _run_engine(
     success, logs = eval_set(
         task,
         log_dir=log_dir,
-        model_roles=roles,
+        model_roles={str(role): model for role, model in roles.items()},
         epochs=epochs,
-        metadata=metadata,
+        metadata={"run_id": run_id},
         fail_on_error=False,
-        retry_on_error=2,
+        retry_on_error=limits.sample_retries,
         retry_attempts=1,
         retry_immediate=False,
         max_samples=4 * models.BATCH_SIZE,
         display="none",
-        log_level="error",
+        log_level="critical",  # every failed sample has its row
         log_realtime=False,
         score_display=False,
         log_buffer=100,
@@ -239,83 +446,8 @@ def _run_engine(
     finished = [log for log in logs if log.status == "success"]
     if not success or not finished:
         reason = next((log.error.message for log in logs if log.error), "no reason was given")
-        raise RunError(f"The run {metadata['run_id']} did not finish: {reason}.")
+        raise RunError(f"The run {run_id} did not finish: {redacted(reason)}.")
     return finished[-1].location
-
-
-def _rows(
-    log: str, run_id: str, task: Task, specs: dict[Role, ModelSpec], epochs: int
-) -> list[SampleScore]:
-    """The log's samples as records, by epoch and in document order; none may be missing."""
-    answered = {
-        (int(sample.id), sample.epoch): sample
-        for sample in read_eval_log_samples(log, all_samples_required=False)
-    }
-    return [
-        _row(answered.get((sample.id, epoch)), run_id, epoch, task, sample.id, specs)
-        for epoch in range(1, epochs + 1)
-        for sample in task.samples
-    ]
-
-
-def _row(
-    sample: EvalSample | None,
-    run_id: str,
-    epoch: int,
-    task: Task,
-    sample_id: int,
-    specs: dict[Role, ModelSpec],
-) -> SampleScore:
-    asked = task.samples[sample_id]
-    metadata = sample.metadata if sample else {}
-    scores = (sample.scores if sample else None) or {}
-    metric = scores.get("task_metric")
-    logprob = scores.get("gold_logprob")
-    error = sample.error.message if sample and sample.error else None
-    calls = metadata.get("calls", {})
-    return SampleScore(
-        run_id=run_id,
-        sample_id=sample_id,
-        epoch=epoch,
-        cluster=asked.cluster,
-        question=asked.messages[-1]["content"],
-        draft=metadata.get("draft"),
-        output=sample.output.completion if sample and metric else None,
-        answer=metric.answer if metric else None,
-        gold=asked.target,
-        score=metric.as_float() if metric else None,
-        metrics=json.dumps((metric.metadata or {})["metrics"]) if metric else None,
-        gold_logprob=logprob.as_float() if logprob else None,
-        error=None if metric else (error or "no score was recorded"),
-        cost=_cost(calls, specs),
-        **{
-            key: value
-            for role in ("weak", "strong")
-            for key, value in _usage(role, calls.get(role)).items()
-        },
-    )
-
-
-def _usage(role: str, call: dict[str, Any] | None) -> dict[str, Any]:
-    call = call or {}
-    return {
-        f"{role}_calls": int(bool(call)),
-        f"{role}_input_tokens": call.get("input_tokens") or 0,
-        f"{role}_output_tokens": call.get("output_tokens") or 0,
-        f"{role}_seconds": call.get("seconds"),
-    }
-
-
-def _cost(calls: dict[str, dict[str, Any]], specs: dict[Role, ModelSpec]) -> float | None:
-    """US dollars, or None unless every model that was called has a price."""
-    total = 0.0
-    for role, spec in specs.items():
-        if spec.price is None:
-            return None
-        usage = _usage(role, calls.get(role))
-        total += spec.price.input * usage[f"{role}_input_tokens"] / 1e6
-        total += spec.price.output * usage[f"{role}_output_tokens"] / 1e6
-    return total
 
 
 def _reporting(progress: Progress, what: str, total: int) -> Solver:
@@ -338,3 +470,39 @@ def _reporting(progress: Progress, what: str, total: int) -> Solver:
         return solve
 
     return report()
+
+
+# --- what the engine leaves -----------------------------------------------------------------------
+
+
+def _usage(role: str, calls: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """What the calls of a role took; None where the endpoint did not say."""
+
+    def total(key: str) -> Any:
+        values = [call[key] for call in calls or ()]
+        return None if None in values else sum(values)
+
+    return {
+        f"{role}_calls": len(calls or ()),
+        f"{role}_input_tokens": total("input"),
+        f"{role}_output_tokens": total("output"),
+        f"{role}_seconds": total("seconds") if calls else None,
+    }
+
+
+def _cost(usage: Mapping[str, Any], specs: Mapping[Role, ModelSpec]) -> float | None:
+    """US dollars paid to endpoints, or None if a price or a count of tokens is not known."""
+    total = 0.0
+    for role, spec in specs.items():
+        tokens = (usage[f"{role}_input_tokens"], usage[f"{role}_output_tokens"])
+        if None in tokens or (spec.price is None and not spec.is_local):
+            return None
+        total += spending.price(spec.price, *tokens)
+    return total
+
+
+def _note_reported(sample: EvalSample, cell: Cell, reported: dict[str, set[str]]) -> None:
+    """Which model each endpoint says has answered."""
+    for role, calls in sample.metadata.get("calls", {}).items():
+        if not cell.specs[role].is_local:
+            reported.setdefault(role, set()).update(call["model"] for call in calls)

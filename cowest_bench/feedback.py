@@ -2,8 +2,8 @@
 
 Feedback is an ordinary evaluation of the feedback split: k epochs of ``collab``, one of ``strong``. The
 influence of draft y on query x is ``Δ = E(strong(x, y)) - E(strong(x))``, where E is the task's own
-metric or, graded and without ties, the gold answer's log-probability behind the strong model's own
-reasoning. Two drafts of one query with different influence make a pair.
+metric; or, graded and without ties, the gold answer's log-probability behind the strong model's own
+reasoning; or an evaluator's rating of both answers (``judge.py``). Two drafts of one query with different influence make a pair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 from cowest_bench.errors import ConfigError
 from cowest_bench.records import SampleScore
 
-Signal = Literal["metric", "logprob"]
+Signal = Literal["metric", "logprob", "evaluator"]
 Rule = Literal["sign", "rank", "random"]
 
 NEAR_BEST = 0.05  # rank: drafts this close to the best (in Δ) count as chosen as well
@@ -48,11 +48,19 @@ def influence(
 ) -> list[Candidate]:
     """Δ of every scored draft (``collab`` rows) against the strong model alone (``strong`` rows).
 
+    An evaluator's rows (``judge.judge``) have Δ as their score already.
+
     Queries that could not be scored with or without a draft say nothing and are left out.
 
     Raises:
         ConfigError: If the runs were made without log-probabilities and the signal needs them.
     """
+    if signal == "evaluator":
+        return [
+            Candidate(row.sample_id, row.draft, row.score)
+            for row in drafts
+            if row.draft and row.score is not None
+        ]
     value: Callable[[SampleScore], float | None] = (
         (lambda row: row.score) if signal == "metric" else (lambda row: row.gold_logprob)
     )

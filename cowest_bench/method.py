@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cowest_bench.config import ModelSpec, Pairing
-from cowest_bench.errors import RunError
+from cowest_bench.config import Limits, ModelSpec, Pairing
+from cowest_bench.errors import ConfigError, RunError
 from cowest_bench.evaluate import Progress, evaluate
 from cowest_bench.feedback import (
     PreferencePair,
@@ -24,8 +24,10 @@ from cowest_bench.feedback import (
     influence,
     preference_pairs,
 )
+from cowest_bench.judge import judge
 from cowest_bench.prompts import DEFAULT_FORMAT
 from cowest_bench.records import Results, Run
+from cowest_bench.spending import Budget
 from cowest_bench.systems import DRAFT_TEMPERATURE
 from cowest_bench.tasks import Message, Task
 from cowest_bench.train import DPOSettings, Row, SFTSettings, dpo, sft
@@ -56,7 +58,10 @@ def cowest(
     *,
     results: Results,
     method: Method | None = None,
+    evaluator: ModelSpec | None = None,
     seed: int = 0,
+    limits: Limits | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Run]:
     """Run the whole method on a task, and yield the test run of every system as it is finished.
@@ -66,14 +71,22 @@ def cowest(
         pairing: The weak model, untrained in the domain, and the strong model.
         results: Where runs, logs and models go; what is there already is not done again.
         method: How the method is run.
+        evaluator: Who judges the answers, where the method's signal is ``evaluator``.
         seed: Of training and sampling.
+        limits: How long to wait for endpoints.
+        budget: What may be spent.
         progress: Told what is being done, and how far it is.
+
+    Raises:
+        ConfigError: If the signal is ``evaluator`` and there is none.
+        CowestError: See ``evaluate``, ``sft`` and ``dpo``.
     """
     how = method or Method()
     strong = pairing.strong
     graded = how.signal == "logprob"
-    ask = partial(evaluate, results=results, format=how.format, temperature=how.temperature)
-    ask = partial(ask, strong=strong, seed=seed, progress=progress)
+    run = partial(evaluate, results=results, limits=limits, budget=budget, progress=progress)
+    ask = partial(run, strong=strong, seed=seed, format=how.format, temperature=how.temperature)
+    rate = partial(judge, results=results, limits=limits, budget=budget, progress=progress)
     specialise = partial(sft, results=results, settings=how.sft, seed=seed, progress=progress)
     align = partial(dpo, results=results, settings=how.dpo, seed=seed, progress=progress)
 
@@ -87,6 +100,8 @@ def cowest(
         # 2. Collaborative feedback: what did each draft change about the strong model's answer?
         drafts = ask(task.on("feedback"), "collab", weak=weak, epochs=how.k, graded=graded)
         alone = ask(task.on("feedback"), "strong", graded=graded)
+        if how.signal == "evaluator":
+            drafts = rate(task.on("feedback"), drafts, alone, _required(evaluator))
         candidates = influence(results.samples(drafts), results.samples(alone), how.signal)
         rule: Rule = "random" if how.control == "random-pairs" else how.rule
         pairs = preference_pairs(candidates, rule, seed)
@@ -129,6 +144,12 @@ def preference_rows(
         }
         for pair in pairs
     ]
+
+
+def _required(evaluator: ModelSpec | None) -> ModelSpec:
+    if evaluator is None:
+        raise ConfigError("The signal evaluator needs a model; give one with --evaluator MODEL.")
+    return evaluator
 
 
 def _dev_score(ask: partial[Run], task: Task, candidate: ModelSpec) -> float:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -31,8 +33,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ModelError
+from cowest_bench.config import Limits, ModelSpec
+from cowest_bench.errors import ModelError, redacted
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -55,8 +57,14 @@ def check(spec: ModelSpec) -> None:
     """Refuse a model that cannot be there, before anything is started.
 
     Raises:
-        ModelError: If a local folder is missing or holds no safetensors weights.
+        ModelError: If a local folder is missing or holds no safetensors weights, or something is
+            asked of a model that cannot have it.
     """
+    if spec.adapter and not (spec.is_local or spec.name.startswith("vllm/")):
+        raise ModelError(
+            f"{spec.name} is behind an endpoint, where no adapter can be added; serve it with the "
+            "adapter, or use the base as a local model or as vllm/BASE."
+        )
     if not spec.is_local:
         return
     for folder, kind in ((spec.path, "model"), (spec.adapter, "adapter")):
@@ -75,19 +83,25 @@ def check(spec: ModelSpec) -> None:
 
 
 def identity(spec: ModelSpec) -> dict[str, Any]:
-    """What decides a model's answers: hashes of local weights, or the name and revision of others.
+    """What decides a model's answers: hashes of weights that lie here, or a name and a revision.
 
-    Paths do not count: a folder that was moved is the same model.
+    Paths do not count: a folder that was moved is the same model. What a name at an endpoint stands
+    for is the endpoint's affair; the run records what it reported (``Run.reported``).
     """
-    if not spec.is_local:
-        return {"name": spec.name, "revision": spec.revision}
-    engine = {name: version(name) for name in ("torch", "transformers", "peft")}
-    return {
-        "weights": _weights(spec.path, spec.revision),
-        "adapter": _weights(spec.adapter, None) if spec.adapter else None,
-        "dtype": spec.dtype,
-        **engine,
-    }
+    sampling = {"sampling": spec.sampling} if spec.sampling else {}
+    if spec.is_local:
+        engine = {name: version(name) for name in ("torch", "transformers", "peft")}
+        return {
+            "weights": _weights(spec.path, spec.revision),
+            "adapter": _weights(spec.adapter, None) if spec.adapter else None,
+            "dtype": spec.dtype,
+            **engine,
+            **sampling,
+        }
+    served = spec.name.removeprefix("vllm/")
+    named = {"name": f"vllm:{_weights(served, None)}" if Path(served).is_dir() else spec.name}
+    adapter = {"adapter": _weights(spec.adapter, None)} if spec.adapter else {}
+    return {**named, "revision": spec.revision, **adapter, **sampling}
 
 
 def _weights(path: str, revision: str | None) -> str:
@@ -119,17 +133,16 @@ def _folder_hash(files: tuple[tuple[str, int, int], ...]) -> str:
 # --- opening a model ------------------------------------------------------------------------------
 
 
-def open_model(spec: ModelSpec) -> Model:
-    """The model as Inspect uses it; weights of the last few local models stay loaded."""
+def open_model(spec: ModelSpec, limits: Limits | None = None) -> Model:
+    """The model as Inspect uses it; weights of the last few local models stay loaded.
+
+    Raises:
+        ModelError: If it cannot be opened or loaded.
+    """
     if not spec.is_local:
-        try:
-            return get_model(spec.name)
-        except (ValueError, PrerequisiteError) as error:
-            raise ModelError(
-                f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {error}"
-            ) from error
+        return _open_endpoint(spec, limits or Limits())
     args = spec.model_dump(include={"adapter", "revision", "dtype"}, exclude_none=True)
-    model = get_model(f"hflm/{spec.path}", memoize=False, **args)
+    model = get_model(f"hflm/{spec.path}", memoize=False, remote_code=spec.remote_code, **args)
     try:
         _ = model.api.lm  # type: ignore[attr-defined]  # before the first sample, not in it
     except (OSError, ValueError, RuntimeError) as error:
@@ -137,8 +150,83 @@ def open_model(spec: ModelSpec) -> Model:
     return model
 
 
+def try_model(spec: ModelSpec, question: str, limits: Limits | None = None) -> ModelOutput:
+    """Have a model answer one question, in at most 64 tokens.
+
+    Raises:
+        ModelError: If it cannot be opened, or does not answer.
+    """
+    check(spec)
+    model = open_model(spec, limits or Limits(attempt_timeout=60, timeout=60, retries=1))
+    config = GenerateConfig(max_tokens=64, temperature=0.0)
+    sampling = config.model_copy(update=spec.sampling)
+    try:
+        return asyncio.run(model.generate(question, config=sampling))
+    except Exception as error:  # whatever the provider raises
+        raise ModelError(f"Model {spec.name} does not answer: {redacted(str(error))}") from error
+
+
+def _open_endpoint(spec: ModelSpec, limits: Limits) -> Model:
+    """A model behind an API, or one that Inspect's vLLM provider serves on this machine."""
+    config = GenerateConfig(
+        attempt_timeout=limits.attempt_timeout,
+        timeout=limits.timeout,
+        max_retries=limits.retries,
+        max_connections=limits.connections,
+    )
+    name, args = spec.name, dict[str, Any]()
+    if name.startswith("openai-api/"):
+        args["max_retries"] = 0  # the client's own, which would multiply ours
+    if name.startswith("vllm/"):
+        name += f":{spec.adapter}" if spec.adapter else ""
+        if "VLLM_BASE_URL" not in os.environ:
+            # A server of our own: reachable from here only, with no secret on its command line.
+            args |= {"host": "127.0.0.1", "api_key": "cowest-bench", "dtype": spec.dtype}
+            args |= {"revision": spec.revision} if spec.revision else {}
+    try:
+        return _without_keys(get_model(name, config=config, memoize=False, **args))
+    except (ValueError, ImportError, PrerequisiteError) as error:
+        raise ModelError(
+            f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {error}"
+        ) from error
+
+
+def _without_keys(model: Model) -> Model:
+    """Take keys out of what an endpoint says in an error: some repeat what they were sent.
+
+    This happens before the engine sees the error, so that it is in no log either.
+    """
+    generate = model.api.generate
+
+    async def redacting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = await generate(*args, **kwargs)
+        except Exception as error:
+            _redact(error)
+            raise
+        output, call = result if isinstance(result, tuple) else (result, None)
+        if isinstance(output, Exception):
+            _redact(output)
+        if isinstance(output, Exception) and call is not None:
+            call.response = json.loads(redacted(json.dumps(call.response)))
+        return result
+
+    model.api.generate = redacting  # type: ignore[method-assign]
+    return model
+
+
+def _redact(error: Exception) -> None:
+    """In place, since the type of the error decides whether the call is tried again."""
+    error.args = tuple(redacted(a) if isinstance(a, str) else a for a in error.args)
+    for name, value in vars(error).items():
+        if name in ("message", "body"):
+            setattr(error, name, json.loads(redacted(json.dumps(value, default=str))))
+
+
 @lru_cache(maxsize=4)
-def _load(path: str, adapter: str | None, revision: str, dtype: str, weights: str) -> HFLM:
+def _load(
+    path: str, adapter: str | None, revision: str, dtype: str, weights: str, remote_code: bool
+) -> HFLM:
     """Load weights; ``weights`` (their hash) makes changed files a different model."""
     from cowest_bench._hflm import SeededHFLM, default_device, quiet
 
@@ -150,7 +238,7 @@ def _load(path: str, adapter: str | None, revision: str, dtype: str, weights: st
             revision=revision,
             dtype=dtype,
             batch_size=BATCH_SIZE,
-            trust_remote_code=False,
+            trust_remote_code=remote_code,
             use_safetensors=True,
         )
 
@@ -207,10 +295,15 @@ class HFLMProvider(ModelAPI):
         adapter: str | None = None,
         revision: str | None = None,
         dtype: str = "auto",
+        remote_code: bool = False,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
         self.spec = ModelSpec(
-            name=f"hf/{model_name}", adapter=adapter, revision=revision, dtype=dtype
+            name=f"hf/{model_name}",
+            adapter=adapter,
+            revision=revision,
+            dtype=dtype,
+            remote_code=remote_code,
         )
         self._generate = Batcher(self._generate_batch, BATCH_SIZE)
         self._logprob = Batcher(self._logprob_batch, BATCH_SIZE)
@@ -230,6 +323,7 @@ class HFLMProvider(ModelAPI):
             spec.revision or "main",
             spec.dtype,
             f"{hashes['weights']} {hashes['adapter']}",
+            spec.remote_code,
         )
 
     async def generate(

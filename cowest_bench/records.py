@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cowest_bench.config import ModelSpec
+from cowest_bench.config import ROLES, ModelSpec, Role
 from cowest_bench.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -30,7 +30,9 @@ class SampleScore:
     """One question, once answered: a row of a run's Parquet file.
 
     ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
-    ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars.
+    ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars. Tokens are as the server
+    counts them, None where it does not say; ``draft`` is the first, ``output`` the last of a task's
+    ``repeats``.
     """
 
     run_id: str
@@ -38,23 +40,27 @@ class SampleScore:
     epoch: int
     cluster: str | None
     question: str
-    draft: str | None
-    output: str | None
-    answer: str | None
     gold: str
-    score: float | None
-    metrics: str | None
-    gold_logprob: float | None
-    error: str | None
-    weak_calls: int
-    weak_input_tokens: int
-    weak_output_tokens: int
-    weak_seconds: float | None
-    strong_calls: int
-    strong_input_tokens: int
-    strong_output_tokens: int
-    strong_seconds: float | None
-    cost: float | None
+    draft: str | None = None
+    output: str | None = None
+    answer: str | None = None
+    score: float | None = None
+    metrics: str | None = None
+    gold_logprob: float | None = None
+    error: str | None = None
+    weak_calls: int = 0
+    weak_input_tokens: int | None = 0
+    weak_output_tokens: int | None = 0
+    weak_seconds: float | None = None
+    strong_calls: int = 0
+    strong_input_tokens: int | None = 0
+    strong_output_tokens: int | None = 0
+    strong_seconds: float | None = None
+    evaluator_calls: int = 0
+    evaluator_input_tokens: int | None = 0
+    evaluator_output_tokens: int | None = 0
+    evaluator_seconds: float | None = None
+    cost: float | None = None
 
 
 class Run(BaseModel):
@@ -71,8 +77,13 @@ class Run(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
     """What was passed on to the task, such as ``seed`` or ``data``."""
     system: str
+    format: str | None = None
+    """How the weak model helped, a key of ``prompts.FORMATS``."""
     weak: ModelSpec | None
     strong: ModelSpec | None
+    evaluator: ModelSpec | None = None
+    reported: dict[str, list[str]] = Field(default_factory=dict)
+    """Which models endpoints said had answered, by role: a name may stand for another tomorrow."""
     seed: int
     epochs: int
     control: str | None = None
@@ -90,6 +101,12 @@ class Run(BaseModel):
     """Everything that can change the number."""
     log: str
     """Inspect's log of the run, relative to the results folder."""
+
+    @property
+    def models(self) -> dict[Role, ModelSpec]:
+        """The models that took part, by role."""
+        given = {role: getattr(self, role) for role in ROLES}
+        return {role: spec for role, spec in given.items() if spec is not None}
 
     @property
     def coverage(self) -> float:

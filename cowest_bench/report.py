@@ -9,13 +9,17 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
 from rich.table import Table
 
 from cowest_bench import stats
-from cowest_bench.records import Results, Run
+from cowest_bench.planning import detectable_difference
+from cowest_bench.records import Results, Run, SampleScore
+
+if TYPE_CHECKING:
+    from cowest_bench.plan import Estimate, Plan
 
 POOLED = "pooled"
 
@@ -112,12 +116,18 @@ def answers(results: Results, run: Run) -> Answers:
         len(clusters),
         {
             "weak_calls": sum(row.weak_calls for row in rows),
-            "weak_tokens": sum(row.weak_input_tokens + row.weak_output_tokens for row in rows),
+            "weak_tokens": _tokens(rows, "weak"),
             "strong_calls": sum(row.strong_calls for row in rows),
-            "strong_tokens": sum(
-                row.strong_input_tokens + row.strong_output_tokens for row in rows
-            ),
+            "strong_tokens": _tokens(rows, "strong"),
         },
+    )
+
+
+def _tokens(rows: Sequence[SampleScore], role: str) -> int:
+    """Tokens in and out, as far as endpoints said."""
+    return sum(
+        (getattr(row, f"{role}_input_tokens") or 0) + (getattr(row, f"{role}_output_tokens") or 0)
+        for row in rows
     )
 
 
@@ -278,3 +288,94 @@ def seconds_line(summary: Mapping[str, Any]) -> list[str]:
         f"{domain}: " + ", ".join(f"{stage} {value:.0f} s" for stage, value in stages.items())
         for domain, stages in summary["seconds"].items()
     ]
+
+
+# --- a plan ---------------------------------------------------------------------------------------
+
+DISCORDANCE = 0.3  # assumed before a run: the share of questions that only one of two gets right
+
+
+def summarise_plan(plan: Plan, cells: Sequence[Estimate], rate: float) -> dict[str, Any]:
+    """What a plan will take, as JSON: its cells, totals by role, cost, time and detectable effects.
+
+    Args:
+        plan: The plan.
+        cells: What ``plan.estimate`` made of it.
+        rate: Calls a second.
+    """
+    calls: Counter[str] = Counter()
+    tokens: dict[str, dict[str, float]] = defaultdict(lambda: {"input": 0.0, "output": 0.0})
+    for cell in cells:
+        calls.update(cell.calls)
+        for role in cell.calls:
+            tokens[role]["input"] += cell.input_tokens[role]
+            tokens[role]["output"] += cell.output_tokens[role]
+    unpriced = [role for role, spec in plan.models.items() if not (spec.price or spec.is_local)]
+    return {
+        "cells": [
+            {
+                "task": cell.task,
+                "split": cell.split,
+                "system": cell.system,
+                "questions": cell.questions,
+                "calls": cell.calls,
+                "at_most": cell.at_most,
+                "cost": cell.cost(plan),
+                "basis": cell.basis,
+            }
+            for cell in cells
+        ],
+        "calls": dict(calls),
+        "tokens": dict(tokens),
+        "cost": None if unpriced else sum(cell.cost(plan) for cell in cells),
+        "unpriced": unpriced,
+        "seconds": sum(calls.values()) / rate,
+        "rate": rate,
+        "detectable": {
+            cell.task: detectable_difference(cell.questions, DISCORDANCE)
+            for cell in cells
+            if cell.split == plan.split
+        },
+    }
+
+
+def plan_table(summary: Mapping[str, Any]) -> Table:
+    """The cells of a plan, for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD)
+    roles = list(summary["calls"])
+    for column in ("task", "split", "system"):
+        table.add_column(column, no_wrap=True)
+    for column in ("questions", *(f"{role} calls" for role in roles), "usd"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for cell in summary["cells"]:
+        at_most = "<=" if cell["at_most"] else ""
+        calls = [f"{at_most}{cell['calls'][r]:,}" if r in cell["calls"] else "" for r in roles]
+        table.add_row(
+            cell["task"],
+            cell["split"],
+            cell["system"],
+            f"{cell['questions']:,}",
+            *calls,
+            f"{cell['cost']:.2f}",
+        )
+    return table
+
+
+def plan_lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The totals of a plan, a line each."""
+    for role, calls in summary["calls"].items():
+        tokens = summary["tokens"][role]
+        yield f"{role}: {calls:,} calls, {tokens['input']:,.0f} tokens in, {tokens['output']:,.0f} out"
+    if summary["unpriced"]:
+        names = " and ".join(summary["unpriced"])
+        yield f"cost: not known; the {names} model has no price (price: in the plan, or an option)"
+    else:
+        yield f"cost: {summary['cost']:.2f} usd paid to endpoints"
+    for basis in dict.fromkeys(cell["basis"] for cell in summary["cells"]):
+        yield f"basis: {basis}"
+    yield f"time: {summary['seconds'] / 3600:.1f} h at {summary['rate']:g} calls a second, and training"
+    for task, effect in summary["detectable"].items():
+        yield (
+            f"{task}: a difference of {effect:.3f} is found with 80% power, "
+            f"if only one of two systems is right on {DISCORDANCE:.0%} of the questions"
+        )

@@ -21,7 +21,8 @@ def task_metric(task: str, split: Split, options: dict[str, Any]) -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         loaded = load_task(task, split, **options)
-        values, answer = loaded.score(int(state.sample_id), [state.output.completion])
+        completions = state.metadata.get("completions") or [state.output.completion]
+        values, answer = loaded.score(int(state.sample_id), completions)
         return Score(value=loaded.primary(values), answer=answer, metadata={"metrics": values})
 
     return score

@@ -1,23 +1,45 @@
-"""Statistics on arrays of per-question scores. Questions are the unit; repeats of one are averaged
-before anything else, and questions that share a cluster (a disease, a passage) are not independent.
+"""Intervals, tests and verdicts on arrays of per-question scores.
+
+Questions are the unit: repeats of one are averaged before anything else (``average_repeats``), and
+questions that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
+1-dimensional, one number for each question in the units of the metric; clusters are a label for each
+question, fastest as an integer array. Scores that are NaN raise a ``ValueError``: a question without
+a score is left out by the caller, who knows the coverage. What no data could say (a t interval of
+one cluster, the mean of nothing) is NaN.
+
+How well each method holds is measured by ``benchmarks/coverage.py`` (table: docs/statistics.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, stats
+from statsmodels.stats.multitest import multipletests
+
+Floats = NDArray[np.float64]
+Clusters = Sequence[Hashable] | NDArray[Any]
 
 
 class Estimate(NamedTuple):
-    """A mean with its 95% interval."""
+    """A value with its interval (95% unless made with another ``alpha``)."""
 
     value: float
     low: float
     high: float
+
+
+class StandardError(NamedTuple):
+    """Of a mean of clustered values, with the degrees of freedom of its t and the clusters."""
+
+    se: float
+    df: float
+    groups: int
 
 
 class Discordance(NamedTuple):
@@ -28,62 +50,400 @@ class Discordance(NamedTuple):
     p: float
 
 
-def clustered_se(values: ArrayLike, clusters: Sequence[Hashable]) -> tuple[float, int]:
-    """Standard error of a mean of clustered values, and the number of clusters G.
+class Rank(NamedTuple):
+    """Between which ranks a system lies, 1 being the best."""
 
-    ``sqrt(G/(G-1) * sum_g (sum_i in g (x_i - mean))^2) / n``, the cluster-robust variance of a mean
-    with the usual small-sample factor (Cameron and Miller, 2015, equation 11).
+    best: int
+    worst: int
+
+
+class Verdict(StrEnum):
+    """What an interval of a difference says about a change (see ``verdict``)."""
+
+    IMPROVED = "improved"
+    EQUIVALENT = "equivalent"
+    NON_INFERIOR = "non-inferior"
+    REGRESSED = "regressed"
+    INCONCLUSIVE = "inconclusive"
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+def average_repeats(scores: ArrayLike, questions: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+    """Mean score of every question, and the row where it first stands.
+
+    Questions are in sorted order of their label; ``clusters[rows]`` and ``questions[rows]`` are in
+    the same order. Repeats (epochs, seeds) of a question are not independent, so that no test or
+    interval here may see them as questions of their own.
     """
+    x = _scores(scores)
+    _, rows, codes = np.unique(np.asarray(questions), return_index=True, return_inverse=True)
+    return np.bincount(codes, weights=x) / np.bincount(codes), rows
+
+
+def _scores(values: ArrayLike) -> Floats:
     x = np.asarray(values, dtype=float)
-    names = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
-    sums = np.bincount([names[c] for c in clusters], weights=x - x.mean())
-    groups = len(sums)
+    if unscored := int(np.isnan(x).sum()):
+        raise ValueError(f"{unscored} of {x.size} scores are NaN; leave those questions out first.")
+    return x
+
+
+def _differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
+    x, y = _scores(ours), _scores(theirs)
+    if x.shape != y.shape:
+        raise ValueError(f"{x.size} scores against {y.size}; pair them by question first.")
+    return x - y
+
+
+def _codes(clusters: Clusters, n: int) -> NDArray[np.intp]:
+    """Clusters as 0..G-1."""
+    if len(clusters) != n:
+        raise ValueError(f"{n} scores but {len(clusters)} clusters; give one for each question.")
+    if isinstance(clusters, np.ndarray):
+        return np.unique(clusters, return_inverse=True)[1]
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.intp)
+
+
+# --- intervals ------------------------------------------------------------------------------------
+
+
+def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
+    """Standard error of a mean of clustered values: CR2 with Satterthwaite degrees of freedom.
+
+    With n values, m_g of them in cluster g, and ``a_g = 1 / (1 - m_g/n)``:
+
+        se^2 = sum_g a_g (sum_{i in g} (x_i - mean))^2 / n^2
+        df   = n^2 / (sum_g m_g^2 + sum_{g != h} a_g a_h m_g^2 m_h^2 / n^2)
+
+    (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016, section 4, for a regression on a constant.)
+    With clusters of equal size this is ``G/(G-1) * sum / n^2``, the usual cluster-robust variance
+    (Cameron and Miller, 2015, equation 11), and G-1; with single questions it is s/sqrt(n). NaN with
+    fewer than two clusters.
+    """
+    x = _scores(values)
+    codes = _codes(clusters, len(x))
+    sizes = np.bincount(codes)
+    n, groups = len(x), len(sizes)
     if groups < 2:
-        return float("nan"), groups
-    return float(np.sqrt(groups / (groups - 1) * np.sum(sums**2)) / len(x)), groups
+        return StandardError(float("nan"), float("nan"), groups)
+    residuals = np.bincount(codes, weights=x - x.mean())
+    a = n / (n - sizes)
+    squares = a * (sizes / n) ** 2
+    df = 1 / (np.sum((sizes / n) ** 2) + squares.sum() ** 2 - np.sum(squares**2))
+    return StandardError(float(np.sqrt(np.sum(a * residuals**2)) / n), float(df), groups)
 
 
-def mean_interval(values: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
-    """Mean score with a 95% interval for clustered questions.
+def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) -> Estimate:
+    """Mean score with a ``1 - alpha`` interval for clustered questions.
 
-    For 0/1 scores Wilson's interval at the effective sample size ``p(1-p)/se^2``, which stays inside
-    [0, 1] and does not collapse at the ends (there the clusters count as the questions); otherwise
-    Student's t with G-1 degrees of freedom.
+    For scores within [0, 1] Wilson's score interval (Wilson, 1927; Brown, Cai and DasGupta, 2001,
+    equation 4) at the effective sample size n and with Student's t as k (Korn and Graubard, 1998):
+
+        n = mean (1-mean) / se^2,    k = t_{1-alpha/2, df}
+        (mean + k^2/2n ± k sqrt(mean (1-mean)/n + k^2/4n^2)) / (1 + k^2/n)
+
+    which stays inside [0, 1] and does not collapse at the ends (there the clusters count as the
+    questions). One cluster says nothing, so its interval is [0, 1]. For other scores ``mean ± k se``.
     """
-    x = np.asarray(values, dtype=float)
-    mean = float(x.mean())
-    se, groups = clustered_se(x, clusters)
-    if not np.isin(x, (0.0, 1.0)).all():
-        return _student(mean, se, groups)
+    x = _scores(values)
+    if not len(x):
+        return Estimate(*[float("nan")] * 3)
+    mean, error = float(x.mean()), clustered_se(x, clusters)
+    if x.min() < 0 or x.max() > 1:
+        return _student(mean, error, alpha)
+    if error.groups < 2:
+        return Estimate(mean, 0.0, 1.0)
     spread = mean * (1 - mean)
-    n = min(len(x), spread / se**2) if spread > 0 and se > 0 else groups
-    z = float(stats.norm.ppf(0.975))
-    centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(spread / n + z * z / (4 * n * n)))
+    n = spread / error.se**2 if spread > 0 and error.se > 0 else error.groups
+    k = _t(error, alpha)
+    centre = (mean + k * k / (2 * n)) / (1 + k * k / n)
+    half = k / (1 + k * k / n) * float(np.sqrt(spread / n + k * k / (4 * n * n)))
     # Rounding must not put the mean outside.
     return Estimate(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
-def paired_difference(ours: ArrayLike, theirs: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
-    """Mean difference of two systems on the same questions, with a clustered 95% t interval."""
-    difference = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    return _student(float(difference.mean()), *clustered_se(difference, clusters))
+def paired_difference(
+    ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, alpha: float = 0.05
+) -> Estimate:
+    """Mean difference of two systems on the same questions, with a clustered ``1 - alpha`` interval.
+
+    For right/wrong scores all differences d for which Tango's (1998) score statistic, at the
+    effective sample size, is within ``± t_{1-alpha/2, df}``; for graded ones ``mean ± t se``. With b
+    questions helped, c hurt, n in all, and the variance inflation of the clusters V:
+
+        T(d) = (b - c - n d) / sqrt(V n (2 q + d (1-d)))
+        q    = (sqrt(B^2 - 4 A C) - B) / 2A,   A = 2n, B = (2n-b+c) d - b - c, C = -c d (1-d)
+        V    = se^2 / (((b+c)/n - mean^2) / (n-1)),   n/G if nothing varies
+
+    (q is the most likely share of hurt given d; V as in Yang, Sun and Hardin, 2012.) At d = 0 it is
+    McNemar's z for clusters, and it excludes 0 when that is significant. The t interval, though
+    shorter, holds only 83-93% where few questions differ and all of them in one direction.
+    """
+    difference = _differences(ours, theirs)
+    if not len(difference):
+        return Estimate(*[float("nan")] * 3)
+    mean, error = float(difference.mean()), clustered_se(difference, clusters)
+    if not _right_wrong(difference):
+        return _student(mean, error, alpha)
+    if error.groups < 2:
+        return Estimate(mean, -1.0, 1.0)
+    helped, hurt, n, inflation = _table(difference, error)
+    k = _t(error, alpha)
+
+    def outside(d: float) -> float:
+        return abs(helped - hurt - n * d) - k * float(
+            np.sqrt(inflation * n * _variance(d, helped, hurt, n))
+        )
+
+    # At the mean itself the variance may be 0 (no question differs): start beside it.
+    start = 1e-12
+    low = optimize.brentq(outside, -1, mean - start, xtol=1e-13) if mean > -1 + start else -1.0
+    high = optimize.brentq(outside, mean + start, 1, xtol=1e-13) if mean < 1 - start else 1.0
+    return Estimate(mean, float(low), float(high))
 
 
-def mcnemar(ours: ArrayLike, theirs: ArrayLike) -> Discordance:
+def cluster_bootstrap(
+    columns: Sequence[ArrayLike],
+    clusters: Clusters,
+    statistic: Callable[..., Any] = lambda mean: mean,
+    *,
+    alpha: float = 0.05,
+    draws: int = 9_999,
+    seed: int = 0,
+) -> Estimate:
+    """A function of the means of columns, with a BCa bootstrap interval that resamples clusters.
+
+    For what has no formula of its own; the share of the gap between two systems that a third closes:
+
+        cluster_bootstrap([collab, weak, strong], clusters, lambda c, w, s: (c - w) / (s - w))
+
+    ``statistic`` takes one array of means for each column and returns an array of that shape. BCa
+    corrects the percentiles for bias and skewness (Efron, 1987, equation 2.3; the acceleration from
+    the jackknife over clusters). It needs about 50 clusters. NaN where resampling changes nothing.
+    """
+    table = [_scores(column) for column in columns]
+    codes = _codes(clusters, len(table[0]))
+    sizes = np.bincount(codes)
+    parts = [*(np.bincount(codes, weights=column) for column in table), sizes]
+
+    def of_means(*resampled: Floats, axis: int = -1) -> Any:
+        *sums, n = (part.sum(axis=axis) for part in resampled)
+        return statistic(*(total / n for total in sums))
+
+    value = float(of_means(*parts))
+    if len(sizes) < 2:
+        return Estimate(value, float("nan"), float("nan"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        interval = stats.bootstrap(
+            parts,
+            of_means,
+            paired=True,
+            vectorized=True,
+            n_resamples=draws,
+            batch=max(1, CELLS // len(sizes)),
+            confidence_level=1 - alpha,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    return Estimate(value, float(interval.low), float(interval.high))
+
+
+CELLS = 2_000_000  # of one array while resampling, so that memory does not grow with the draws
+
+
+def _student(mean: float, error: StandardError, alpha: float) -> Estimate:
+    half = _t(error, alpha) * error.se
+    return Estimate(mean, mean - half, mean + half)
+
+
+def _t(error: StandardError, alpha: float) -> float:
+    return float(stats.t.isf(alpha / 2, error.df))
+
+
+def _right_wrong(difference: Floats) -> bool:
+    return bool(((difference == 0) | (np.abs(difference) == 1)).all())
+
+
+def _table(difference: Floats, error: StandardError) -> tuple[int, int, int, float]:
+    """Helped, hurt and all questions, and by how much clusters inflate the variance of the mean."""
+    helped, hurt, n = int((difference > 0).sum()), int((difference < 0).sum()), len(difference)
+    single = float(difference.var(ddof=1)) / n
+    known = single > 0 and error.se > 0
+    return helped, hurt, n, error.se**2 / single if known else n / error.groups
+
+
+def _variance(d: float, helped: int, hurt: int, n: int) -> float:
+    """Of one right/wrong difference if the mean difference is d (see ``paired_difference``)."""
+    b = (2 * n - helped + hurt) * d - helped - hurt
+    q = (np.sqrt(b * b + 8 * n * hurt * d * (1 - d)) - b) / (4 * n)
+    return max(0.0, float(2 * q + d * (1 - d)))
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discordance:
     """Questions helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
 
-    A question counts when its scores differ, so that graded scores are compared by their sign. The
-    test takes questions as independent; the interval of ``paired_difference`` does not.
+    A question counts when its scores differ, so that graded scores are compared by their sign. With
+    ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013, equation 4): more
+    power, and a size that can pass the nominal one by a little. The test takes questions as
+    independent: with clusters use ``sign_flip``.
     """
-    difference: NDArray[np.float64] = np.asarray(ours, dtype=float) - np.asarray(
-        theirs, dtype=float
-    )
+    difference = _differences(ours, theirs)
     helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
     p = stats.binomtest(helped, helped + hurt).pvalue if helped + hurt else 1.0
+    if mid_p:
+        p -= stats.binom.pmf(helped, helped + hurt, 0.5)
+        p = p if helped != hurt else 1 - stats.binom.pmf(helped, helped + hurt, 0.5) / 2
     return Discordance(helped, hurt, float(p))
 
 
-def _student(mean: float, se: float, groups: int) -> Estimate:
-    half = float(stats.t.ppf(0.975, groups - 1)) * se if groups > 1 else float("nan")
-    return Estimate(mean, mean - half, mean + half)
+def sign_flip(
+    ours: ArrayLike,
+    theirs: ArrayLike,
+    clusters: Clusters,
+    *,
+    draws: int = 9_999,
+    seed: int = 0,
+) -> float:
+    """Two-sided p of the mean difference, by swapping the two systems in whole clusters.
+
+    If the systems do not differ, the summed difference of every cluster is as likely with the other
+    sign. p is the share of all 2^G sign patterns whose total is at least as far from 0; from
+    ``draws`` random ones if there are more, as (1 + count) / (1 + draws) (Phipson and Smyth, 2010).
+    For scores of any kind (F1, a judge), and for right/wrong ones in clusters; with single right/wrong
+    questions it is McNemar's exact test.
+    """
+    difference = _differences(ours, theirs)
+    sums = np.bincount(_codes(clusters, len(difference)), weights=difference)
+    sums = sums[sums != 0]  # has no sign to flip
+    if not len(sums):
+        return 1.0
+    result = stats.permutation_test(
+        (sums,),
+        np.sum,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=draws,
+        batch=max(1, CELLS // len(sums)),
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float) -> float:
+    """One-sided p against the hypothesis that ours is worse by ``margin`` or more.
+
+    The statistic of ``paired_difference`` at -margin, so that p < alpha/2 when the lower end of its
+    ``1 - alpha`` interval is above -margin. Equivalence is non-inferiority in both directions, at the
+    larger p (the two one-sided tests of Schuirmann, 1987).
+    """
+    difference = _differences(ours, theirs)
+    mean, error = float(difference.mean()), clustered_se(difference, clusters)
+    se = error.se
+    if _right_wrong(difference):
+        helped, hurt, n, inflation = _table(difference, error)
+        se = float(np.sqrt(inflation * _variance(-margin, helped, hurt, n) / n))
+    return float(stats.t.sf((mean + margin) / se, error.df))
+
+
+def verdict(difference: Estimate, margin: float) -> Verdict:
+    """What an interval says, if a loss of less than ``margin`` (0 or more) does not matter.
+
+    The first that holds, for the interval [low, high] of ours minus theirs:
+
+        improved       low > 0                     better
+        equivalent     low > -margin, high < margin      neither better nor worse by the margin
+        non-inferior   low > -margin               not worse by the margin
+        regressed      high < 0                    worse, and perhaps by the margin
+        inconclusive   otherwise                   more questions are needed
+
+    So a loss that is significant but surely smaller than the margin passes; with a margin of 0 only
+    improved, regressed and inconclusive remain, the two-sided test. Every verdict is true whenever the
+    interval holds the true difference: at most ``alpha`` of them are false, and each of these at most
+    ``alpha/2``: improved if the truth is not above 0, regressed if it is not below 0, passing
+    (improved, equivalent, non-inferior) if it is -margin or less.
+    """
+    if not margin >= 0:
+        raise ValueError(f"the margin is {margin}; it must be 0 or more.")
+    if difference.low > 0:
+        return Verdict.IMPROVED
+    if difference.low > -margin:
+        return Verdict.EQUIVALENT if difference.high < margin else Verdict.NON_INFERIOR
+    return Verdict.REGRESSED if difference.high < 0 else Verdict.INCONCLUSIVE
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+
+def holm(p: ArrayLike) -> Floats:
+    """Adjusted p-values that control the chance of any false rejection (Holm, 1979).
+
+    ``max_{j <= i} min(1, (m-j+1) p_(j))`` for the i-th smallest of m; reject where below alpha.
+    """
+    return _adjusted(p, "holm")
+
+
+def benjamini_hochberg(p: ArrayLike) -> Floats:
+    """Adjusted p-values that control the expected share of false rejections among the rejections.
+
+    ``min_{j >= i} min(1, p_(j) m / j)`` for the i-th smallest of m (Benjamini and Hochberg, 1995), for
+    tests that are independent or positively dependent.
+    """
+    return _adjusted(p, "fdr_bh")
+
+
+def _adjusted(p: ArrayLike, method: str) -> Floats:
+    values = _scores(p)
+    adjusted: Floats = multipletests(values, method=method)[1] if len(values) else values
+    return adjusted
+
+
+def rank_intervals(
+    scores: ArrayLike,
+    clusters: Clusters,
+    *,
+    alpha: float = 0.05,
+    draws: int = 2_000,
+    seed: int = 0,
+) -> list[Rank]:
+    """Ranks of systems (rows) that answered the same questions (columns), all at once.
+
+    A joint bootstrap of clusters gives c, the ``1 - alpha`` quantile over the draws of
+
+        max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
+
+    j is better than k if ``d_jk > c se_jk``; a system's best rank is 1 + how many are better than it,
+    its worst how many it is not better than. Systems that cannot be told apart thus share ranks, and
+    with probability ``1 - alpha`` every true rank is inside (Mogstad, Romano, Shaikh and Wilhelm,
+    2024, section 3). The percentiles of bootstrapped ranks, though common, do not hold that.
+    """
+    table = np.atleast_2d(_scores(scores))
+    codes = _codes(clusters, table.shape[1])
+    systems, sizes = len(table), np.bincount(codes)
+    groups = len(sizes)
+    if groups < 2:
+        return [Rank(1, systems)] * systems
+    means = table.mean(axis=1)
+    sums = np.stack([np.bincount(codes, weights=row) for row in table])
+    influence = (sums - means[:, None] * sizes) / sizes.sum()
+    covariance = groups / (groups - 1) * influence @ influence.T
+    own = np.diag(covariance)
+    se = np.sqrt(np.maximum(own[:, None] + own - 2 * covariance, 0))
+    # Two systems with the same answers, up to rounding, have no order to find.
+    se[se < 1e-12] = np.inf
+
+    rng = np.random.default_rng(seed)
+    batch = max(1, CELLS // max(groups, systems**2))
+    largest = []
+    for start in range(0, draws, batch):
+        counts = rng.multinomial(groups, np.full(groups, 1 / groups), min(batch, draws - start))
+        shift = counts @ sums.T / (counts @ sizes)[:, None] - means
+        largest.append(np.max(np.abs(shift[:, :, None] - shift[:, None, :]) / se, axis=(1, 2)))
+    critical = np.quantile(np.concatenate(largest), 1 - alpha)
+    better = means[:, None] - means > critical * se
+    best, worst = 1 + better.sum(axis=0), systems - better.sum(axis=1)
+    return [Rank(int(low), int(high)) for low, high in zip(best, worst, strict=True)]

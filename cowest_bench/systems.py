@@ -1,8 +1,8 @@
 """The systems as Inspect solvers: ``y = strong(x, weak(x))``.
 
 Two solvers are all four systems: ``solo`` is weak-only and strong-only, ``collaborate`` is the
-collaboration, tuned or not, which differ only in the weak checkpoint. Each call leaves its tokens and
-seconds in the sample's metadata, by role.
+collaboration, tuned or not, which differ only in the weak checkpoint. Each call adds its tokens and
+seconds to the sample's metadata, by role.
 """
 
 from __future__ import annotations
@@ -12,18 +12,28 @@ from typing import Any
 from inspect_ai.model import ChatMessage, ChatMessageUser, GenerateConfig, ModelOutput, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from cowest_bench import spending
 from cowest_bench.config import Role
+from cowest_bench.errors import ModelError, TaskError
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 
 DRAFT_TEMPERATURE = 0.7  # drafts are sampled, because k drafts of one question have to differ
+MAX_TOKENS = 256  # of an answer whose task does not say; lm-eval's default
 
 
 @solver
-def solo(role: Role) -> Solver:
-    """One model answers alone, ``y = model(x)``, with the task's own prompt and settings."""
+def solo(role: Role, seed: int = 0) -> Solver:
+    """One model answers alone, ``y = model(x)``, with the task's own prompt and settings.
+
+    Args:
+        role: Which model.
+        seed: Of a task that samples its answers; repeat r of epoch e draws with ``seed + e``, r.
+    """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        state.output = await _ask(state, role, state.messages, answer_config(state))
+        for repeat in range(_repeats(state)):
+            config = answer_config(state, seed, repeat)
+            _answered(state, await ask(state, role, state.messages, config))
         return state
 
     return solve
@@ -43,55 +53,123 @@ def collaborate(
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         prompts = Prompts(**state.metadata.get("prompts") or FORMATS[format].model_dump())
-        question = state.messages[-1].text
-        drafted = await _ask(
-            state,
-            "weak",
-            _in_place_of_question(
-                state, prompts.for_draft(state.metadata.get("draft_for", question))
-            ),
-            GenerateConfig(
-                temperature=temperature,
-                seed=seed + state.epoch,
-                max_tokens=state.metadata.get("draft_tokens"),
-            ),
-        )
-        state.metadata["draft"] = drafted.completion
-        asked = prompts.for_refinement(question, drafted.completion)
-        state.messages = _in_place_of_question(state, asked)
-        state.output = await _ask(state, "strong", state.messages, answer_config(state))
+        asked, question = list(state.messages), question_of(state.messages)
+        for repeat in range(_repeats(state)):
+            drafted = await ask(
+                state,
+                "weak",
+                with_question(asked, prompts.for_draft(state.metadata.get("draft_for", question))),
+                GenerateConfig(
+                    temperature=temperature,
+                    seed=_seed(state, seed, repeat),
+                    max_tokens=state.metadata.get("draft_tokens", 512),
+                ),
+            )
+            state.metadata.setdefault("draft", drafted.completion)
+            refinement = prompts.for_refinement(question, drafted.completion)
+            state.messages = with_question(asked, refinement)
+            config = answer_config(state, seed, repeat)
+            _answered(state, await ask(state, "strong", state.messages, config))
         return state
 
     return solve
 
 
-def answer_config(state: TaskState) -> GenerateConfig:
-    """The task's own generation settings (in lm-eval's names) as Inspect's."""
-    settings: dict[str, Any] = state.metadata.get("generation", {})
-    sampled = bool(settings.get("do_sample", settings.get("temperature")))
-    until = settings.get("until")
+def _repeats(state: TaskState) -> int:
+    """How often the task wants each question answered before it is scored."""
+    return int(state.metadata.get("repeats", 1))
+
+
+def _seed(state: TaskState, seed: int, repeat: int) -> int:
+    """Another one for every epoch and repeat; epochs alone count up, as many as there are."""
+    return seed + int(state.metadata.get("epoch", state.epoch)) + 1_000_003 * repeat
+
+
+def _answered(state: TaskState, output: ModelOutput) -> None:
+    state.output = output
+    state.metadata.setdefault("completions", []).append(output.completion)
+
+
+#: Generation settings of lm-eval that every engine has, by their names in Inspect.
+_SETTINGS = {
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "frequency_penalty": "frequency_penalty",
+    "presence_penalty": "presence_penalty",
+}
+
+
+def answer_config(state: TaskState, seed: int = 0, repeat: int = 0) -> GenerateConfig:
+    """The task's own generation settings (in lm-eval's names) as Inspect's.
+
+    Raises:
+        TaskError: If the task asks for a setting that not every engine has, such as beams.
+    """
+    settings: dict[str, Any] = dict(state.metadata.get("generation", {}))
+    until = settings.pop("until", None)
+    max_tokens = settings.pop("max_gen_toks", MAX_TOKENS)
+    temperature = settings.pop("temperature", None)
+    sampled = bool(settings.pop("do_sample", temperature))
+    known = {_SETTINGS[key]: settings.pop(key) for key in list(settings) if key in _SETTINGS}
+    if settings:
+        raise TaskError(
+            f"The task's generation_kwargs {', '.join(sorted(settings))} have no counterpart in "
+            f"every engine; allowed are until, max_gen_toks, do_sample, temperature, "
+            f"{', '.join(_SETTINGS)}."
+        )
     return GenerateConfig(
-        stop_seqs=[until] if isinstance(until, str) else until,
-        max_tokens=settings.get("max_gen_toks"),
-        temperature=settings.get("temperature", 1.0) if sampled else 0.0,
-        top_p=settings.get("top_p") if sampled else None,
+        stop_seqs=([until] if isinstance(until, str) else until) or None,
+        max_tokens=max_tokens,
+        temperature=(1.0 if temperature is None else temperature) if sampled else 0.0,
+        seed=_seed(state, seed, repeat) if sampled else None,
+        **(known if sampled else {}),
     )
 
 
-async def _ask(
+async def ask(
     state: TaskState, role: Role, messages: list[ChatMessage], config: GenerateConfig
 ) -> ModelOutput:
-    """Ask the model in a role, and note what it cost."""
-    output = await get_model(role=role, required=True).generate(messages, config=config)
-    usage = output.usage
-    state.metadata.setdefault("calls", {})[role] = {
-        "input_tokens": usage.input_tokens if usage else None,
-        "output_tokens": usage.output_tokens if usage else None,
-        "seconds": output.time,
-    }
+    """Ask the model in a role within the budget, and note what it took.
+
+    What the model's ``sampling`` says has the last word over the task's settings.
+
+    Raises:
+        ModelError: If the endpoint refused the request: the engine hands its message over as if it
+            were an answer, and it would be scored as a wrong one.
+        BudgetError: If the call could pass the budget.
+    """
+    config = config.model_copy(update=state.metadata.get("sampling", {}).get(role, {}))
+    async with spending.reserved(role, messages, config) as spent:
+        output = await get_model(role=role, required=True).generate(messages, config=config)
+        spent(output.usage)
+    if output.error or (output.usage is None and output.stop_reason in _REFUSED):
+        raise ModelError(
+            f"The {role} model refused the request: {output.error or output.completion}"
+        )
+    tokens_in, tokens_out = spending.tokens(output.usage)
+    calls = state.metadata.setdefault("calls", {}).setdefault(role, [])
+    calls.append(
+        {
+            "input": tokens_in,
+            "output": tokens_out,
+            "seconds": output.time,
+            "model": output.model,
+        }
+    )
     return output
 
 
-def _in_place_of_question(state: TaskState, text: str) -> list[ChatMessage]:
-    """The conversation with other words in its last turn, which is the question."""
-    return [*state.messages[:-1], ChatMessageUser(content=text)]
+#: How the engine marks an endpoint's refusal (a filter, a context that is too long), with its message
+#: in place of an answer and no tokens spent.
+_REFUSED = ("content_filter", "model_length")
+
+
+def question_of(messages: list[ChatMessage]) -> str:
+    """The last user turn; few-shot examples come before it, a prefix of the answer may follow."""
+    return next(message.text for message in reversed(messages) if message.role == "user")
+
+
+def with_question(messages: list[ChatMessage], text: str) -> list[ChatMessage]:
+    """The conversation with other words in the turn that is the question."""
+    last = max(i for i, message in enumerate(messages) if message.role == "user")
+    return [*messages[:last], ChatMessageUser(content=text), *messages[last + 1 :]]

@@ -13,8 +13,9 @@ import hashlib
 import io
 import json
 import logging
+import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -54,6 +55,10 @@ class Metadata(BaseModel):
     """Draft and refinement prompts by interaction format, instead of ``prompts.FORMATS``."""
     draft_tokens: int = 512
     """How long a draft may be, in tokens."""
+    sizes: dict[Split, int] = Field(default_factory=dict)
+    """Questions of each split, for plans that are made where the data cannot be loaded."""
+    prompt_tokens: float | None = None
+    """Mean length of a question, likewise."""
 
 
 class TaskSample(BaseModel):
@@ -75,26 +80,44 @@ class Task:
     Attributes:
         name: Name in the task file.
         split: ``train``, ``feedback``, ``dev`` or ``test``.
-        options: What was passed on to the task's metadata, such as ``seed`` or ``data``.
+        options: What ``load_task`` was given besides; ``load_task(name, split, **options)`` is this
+            task again.
         meta: What the file says for this benchmark.
+        limit: How many questions of the split are asked, or None for all.
     """
 
-    def __init__(self, lm: ConfigurableTask, split: Split, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        lm: ConfigurableTask,
+        split: Split,
+        options: Mapping[str, Any],
+        *,
+        system_instruction: str | None = None,
+        fewshot_as_multiturn: bool = True,
+        apply_chat_template: bool = True,
+        limit: int | None = None,
+    ) -> None:
         self.lm = lm
         self.name = str(lm.task_name)
         self.split = split
         self.options = dict(options)
+        self.limit = limit
+        self._turns = {
+            "system_instruction": system_instruction,
+            "apply_chat_template": apply_chat_template,
+            "fewshot_as_multiturn": fewshot_as_multiturn,
+        }
         self.meta = _metadata(self.name, lm.config.metadata)
-        if lm.OUTPUT_TYPE != "generate_until":
-            raise TaskError(
-                f"Task {self.name} is of type {lm.OUTPUT_TYPE}, which compares log-probabilities of "
-                "given answers; a collaboration answers in text, so choose a generate_until task."
-            )
-        lm.config.test_split = self._dataset_split(split)
+        _refuse_other_kinds(lm, self.name)
+        default = lm.config.test_split or lm.config.validation_split
+        wanted = self._dataset_split(split, default)
+        if (
+            wanted != default
+        ):  # else lm-eval's own state stays untouched: few-shot draws depend on it
+            lm.config.test_split = wanted
         lm.task_docs = lm.eval_docs
 
-    def _dataset_split(self, split: Split) -> str:
-        default = self.lm.config.test_split or self.lm.config.validation_split
+    def _dataset_split(self, split: Split, default: str | None) -> str:
         name = self.meta.splits.get(split, default if split == "test" else None)
         if name is None or name not in self.lm.dataset:
             raise TaskError(
@@ -131,12 +154,12 @@ class Task:
         """
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
             self.lm.build_all_requests(
-                rank=0, world_size=1, apply_chat_template=True, chat_template=_as_json
+                rank=0, world_size=1, limit=self.limit, chat_template=_as_json, **self._turns
             )
         return [
             TaskSample(
                 id=instance.doc_id,
-                messages=json.loads(instance.args[0]),
+                messages=self._messages(instance.args[0]),
                 target=_text(gold := self.lm.doc_to_target(instance.doc)),
                 accepted=tuple(map(_text, gold if isinstance(gold, list) else [gold])),
                 cluster=self._cluster(instance.doc),
@@ -163,10 +186,21 @@ class Task:
             )
         return known[format]
 
-    @property
+    def _messages(self, context: str) -> list[Message]:
+        if self._turns["apply_chat_template"]:
+            return list(json.loads(context))
+        return [{"role": "user", "content": context}]
+
+    @cached_property
     def generation(self) -> dict[str, Any]:
-        """lm-eval's generation settings, as the task file gives them."""
-        return dict(self.lm.config.generation_kwargs or {})
+        """lm-eval's generation settings, as the task gives them."""
+        _ = self.samples
+        return dict(self.lm.instances[0].args[1])
+
+    @property
+    def repeats(self) -> int:
+        """How often a question is answered before it is scored (majority votes, pass@k)."""
+        return int(self.lm.config.repeats or 1)
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
         """A template of the task file filled in with a row's fields (Jinja, sandboxed by lm-eval)."""
@@ -177,6 +211,10 @@ class Task:
     def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
         """Filter and score what was answered to a question, with lm-eval's own code.
 
+        Args:
+            doc_id: Which row of the split.
+            completions: The answers, as many as ``repeats``.
+
         Returns:
             The value of every ``metric,filter`` (a number, or what lm-eval's aggregation of that
             metric expects), and the answer as the primary filter extracted it.
@@ -184,25 +222,35 @@ class Task:
         from lm_eval.api.instance import Instance
 
         doc = self.docs[doc_id]
-        instance = Instance("generate_until", doc, ("", {}), 0, (self.name, doc_id, 1))
+        instance = Instance("generate_until", doc, ("", {}), 0, (self.name, doc_id, self.repeats))
         instance.resps = list(completions)
         values: dict[str, Any] = {}
         for ensemble in self.lm._filters:
             ensemble.apply([instance])
             results = self.lm.process_results(doc, [instance.filtered_resps[ensemble.name]])
             values |= {f"{metric},{ensemble.name}": value for metric, value in results.items()}
-        wanted = (self.meta.primary or next(iter(values))).split(",")[1]
-        return values, _text(instance.filtered_resps[wanted])
+        wanted = self._primary_key(values).rpartition(",")[2]
+        plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
+        return plain, _text(instance.filtered_resps[wanted])
+
+    def _primary_key(self, values: Mapping[str, Any]) -> str:
+        key = self.meta.primary or next(iter(values))
+        if key not in values:
+            raise TaskError(
+                f"Task {self.name} names {key} as primary metric; choose from: {', '.join(values)}."
+            )
+        return key
 
     def primary(self, values: Mapping[str, Any]) -> float:
-        """The score of one question among the values of all its metrics."""
-        key = self.meta.primary or next(iter(values))
-        if not isinstance(values.get(key), int | float):
-            raise TaskError(
-                f"Task {self.name} names {key} as primary metric, which has no number for a single "
-                f"question; choose from: {', '.join(values)}."
-            )
-        return float(values[key])
+        """The score of one question among the values of all its metrics.
+
+        A metric of the whole split (BLEU, macro-F1) counts as what it is on that question alone.
+        """
+        key = self._primary_key(values)
+        value = values[key]
+        if not isinstance(value, int | float):
+            value = self.lm.aggregation()[key.rpartition(",")[0]]([value])
+        return float(value)
 
     def aggregate(self, values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """All metrics over the split, from every question's values in document order.
@@ -222,7 +270,9 @@ class Task:
             bootstrapped = STDERR.get(self.lm.aggregation().get(metric))
             if bootstrapped is not None and len(items) > 1:
                 metrics[f"{metric}_stderr,{name}"] = bootstrapped(items)
-        return {key: float(value) for key, value in metrics.items() if value != "N/A"}
+        return {
+            key: float(value) for key, value in metrics.items() if isinstance(value, int | float)
+        }
 
     @cached_property
     def data_hash(self) -> str:
@@ -278,6 +328,24 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         told[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
     return told
+
+
+def _refuse_other_kinds(lm: ConfigurableTask, name: str) -> None:
+    """Only text in, text out, and nothing a model wrote is ever executed."""
+    if lm.OUTPUT_TYPE != "generate_until":
+        raise TaskError(
+            f"Task {name} is of type {lm.OUTPUT_TYPE}, which compares log-probabilities of given "
+            "answers; a collaboration answers in text, so choose a generate_until task."
+        )
+    if getattr(lm, "UNSAFE_CODE", False):
+        raise TaskError(f"Task {name} executes code that a model wrote, which is refused here.")
+    if getattr(lm, "MULTIMODAL", False):
+        raise TaskError(f"Task {name} needs images or sound; choose a task that is text alone.")
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's scalars and arrays as JSON has them."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _hash(content: Any) -> str:
@@ -336,6 +404,20 @@ def list_tasks(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
+def stated_metadata(name: str) -> tuple[Metadata, int | None] | None:
+    """What the file of one of this package's tasks states, without its data; None if it is not ours.
+
+    Returns:
+        Its metadata, and the longest answer it allows in tokens.
+    """
+    path = list_tasks().get(name)
+    if path is None:
+        return None
+    config = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
+    longest = (config.get("generation_kwargs") or {}).get("max_gen_toks")
+    return _metadata(name, config.get("metadata")), longest
+
+
 class _TaskLoader(yaml.SafeLoader):
     """Reads task files without importing what they name."""
 
@@ -343,42 +425,113 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
-def load_task(name: str, split: Split = "test", folder: Path | None = None, **options: Any) -> Task:
+def load_task(name: str, split: Split = "test", **options: Any) -> Task:
     """Load a task on one of its splits.
 
     Args:
-        name: Name in a task file, or the path of one.
+        name: Name in a task file: of this package, of ``include_path``, or built into lm-eval.
         split: Which split to ask; the others are reached through ``Task.on``.
-        folder: Where to look for task files, instead of those of the package.
-        **options: Added to the task's metadata, such as ``seed`` or ``data``.
+        **options: Those of ``lm_eval`` by their names there: ``include_path`` (a folder of task
+            files), ``num_fewshot``, ``system_instruction``, ``fewshot_as_multiturn``,
+            ``apply_chat_template``, ``gen_kwargs``, ``limit``; ``group``, the group through which
+            the task was found; all others are added to the task's metadata, such as ``seed`` or
+            ``data``.
 
     Raises:
         TaskError: If the task is unknown, broken, or of a kind that cannot be run.
     """
-    return _load(name, split, folder or tasks_folder(), json.dumps(options, sort_keys=True))
+    tasks = load_tasks(options.get("group", name), split, **options)
+    for task in tasks:
+        if task.name == name:
+            return task
+    raise TaskError(
+        f"{name} is a group; choose from its tasks: {', '.join(t.name for t in tasks)}."
+    )
+
+
+def load_tasks(name: str, split: Split = "test", **options: Any) -> list[Task]:
+    """Load a task, or every task of a group or tag; arguments and errors as for ``load_task``."""
+    return _load(name, split, json.dumps(options, sort_keys=True))
 
 
 @lru_cache(maxsize=32)
-def _load(name: str, split: Split, folder: Path, options: str) -> Task:
-    known = list_tasks(folder)
-    if name not in known:
+def _load(name: str, split: Split, options: str) -> list[Task]:
+    given = json.loads(options)
+    lm_options = {key: given[key] for key in _LM_EVAL_OPTIONS if key in given}
+    metadata = {key: value for key, value in given.items() if key not in _LM_EVAL_OPTIONS}
+    folders = [tasks_folder()]
+    if "include_path" in lm_options:
+        folders.append(Path(lm_options["include_path"]))
+    known = {task: path for folder in folders for task, path in list_tasks(folder).items()}
+    manager = _manager(*folders, metadata=json.dumps(metadata), defaults=False)
+    if name not in manager.task_index:
+        manager = _manager(*folders, metadata=json.dumps(metadata), defaults=True)
+    if name not in manager.task_index:
         raise TaskError(f"There is no task {name}; {suggestion(name, known)}")
-    chosen = json.loads(options)
-    manager = _manager(folder, options)
     try:
-        loaded = manager.load(name)["tasks"][name]
+        with _seeded():
+            loaded = manager.load(name)["tasks"]
     except TaskError:
         raise
     except Exception as error:  # the file's own functions and templates run here
-        raise TaskError(f"Task {name} ({known[name]}) cannot be loaded: {error}.") from error
-    return Task(loaded, split, chosen)
+        where = f" ({known[name]})" if name in known else ""
+        raise TaskError(f"Task {name}{where} cannot be loaded: {error}.") from error
+    return [_configured(lm, name, split, given, lm_options) for lm in loaded.values()]
 
 
-@lru_cache(maxsize=32)
-def _manager(folder: Path, options: str) -> Any:
+#: What ``lm_eval`` takes as options of its own; everything else is metadata of the task.
+_LM_EVAL_OPTIONS = (
+    "apply_chat_template",
+    "fewshot_as_multiturn",
+    "gen_kwargs",
+    "group",
+    "include_path",
+    "limit",
+    "num_fewshot",
+    "system_instruction",
+)
+_FEWSHOT_SEED = 1234  # lm-eval's default
+
+
+def _configured(
+    lm: Any, found_by: str, split: Split, options: dict[str, Any], lm_options: dict[str, Any]
+) -> Task:
+    """Apply the options as ``lm_eval`` does (``evaluator.simple_evaluate``)."""
+    if "gen_kwargs" in lm_options and lm.OUTPUT_TYPE == "generate_until":
+        lm.set_config("generation_kwargs", dict(lm_options["gen_kwargs"]), update=True)
+    shots = lm.get_config("num_fewshot")
+    if shots != 0:  # a task that says 0 itself keeps it
+        lm.set_config("num_fewshot", lm_options.get("num_fewshot", shots or 0))
+    lm.set_fewshot_seed(_FEWSHOT_SEED)
+    if lm.task_name != found_by:
+        options = {**options, "group": found_by}
+    turns = ("apply_chat_template", "fewshot_as_multiturn", "limit", "system_instruction")
+    return Task(lm, split, options, **{key: lm_options[key] for key in turns if key in lm_options})
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Python's and numpy's generators as ``lm_eval`` seeds them: some tasks shuffle as they load."""
+    import numpy as np
+
+    before, before_numpy = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(_FEWSHOT_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(before_numpy)
+
+
+@lru_cache(maxsize=8)
+def _manager(*folders: Path, metadata: str, defaults: bool) -> Any:
+    """lm-eval's index of tasks; with its own thousands it takes seconds to make."""
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return TaskManager(
-        include_path=str(folder), include_defaults=False, metadata=json.loads(options)
+        include_path=[str(folder) for folder in folders],
+        include_defaults=defaults,
+        metadata=json.loads(metadata),
     )

@@ -96,7 +96,9 @@ def sft(
     model = merged(model, results)
     folder, made_from = _folder("sft", model, rows, settings, seed, results)
     card = folder / "card.json"
-    trained = ModelSpec(name=str(folder), dtype=model.dtype, price=model.price, card=str(card))
+    trained = model.model_copy(
+        update={"name": str(folder), "adapter": None, "revision": None, "card": str(card)}
+    )
     if card.is_file():
         return trained
     started = time.monotonic()
@@ -331,7 +333,11 @@ def _load(model: ModelSpec) -> PreTrainedModel:
 
     wanted = "auto" if torch.accelerator.is_available() else torch.float32
     loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model.path, revision=model.revision, dtype=wanted, use_safetensors=True
+        model.path,
+        revision=model.revision,
+        dtype=wanted,
+        use_safetensors=True,
+        trust_remote_code=model.remote_code,
     )
     return loaded
 
@@ -339,7 +345,9 @@ def _load(model: ModelSpec) -> PreTrainedModel:
 def _tokenizer(model: ModelSpec) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(model.path, revision=model.revision)
+    return AutoTokenizer.from_pretrained(
+        model.path, revision=model.revision, trust_remote_code=model.remote_code
+    )
 
 
 def _peft(lora: Lora) -> Any:

@@ -42,7 +42,9 @@ def test_an_error_is_neither_a_zero_nor_a_gap(
     task = load_task(TASK, "dev", seed=3)
     whole = evaluate(task, "strong", results=results, strong=strong)
     monkeypatch.setattr(
-        models, "open_model", lambda spec: get_model(f"failing/{spec.path}", dtype="float32")
+        models,
+        "open_model",
+        lambda spec, limits: get_model(f"failing/{spec.path}", dtype="float32"),
     )
     run = evaluate(task, "strong", results=results, strong=strong, control="failing service")
     rows = results.samples(run)

@@ -52,7 +52,7 @@ def test_unknown_task_names_the_closest() -> None:
 def test_broken_yaml_is_one_sentence_with_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text(BROKEN)
     with pytest.raises(TaskError, match=r"broken\.yaml line 2 is not valid YAML"):
-        load_task("broken", folder=tmp_path)
+        load_task("broken", include_path=str(tmp_path))
 
 
 def test_loglikelihood_task_is_refused(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_loglikelihood_task_is_refused(tmp_path: Path) -> None:
     yaml = MULTIPLE_CHOICE.replace("FILE", str(tmp_path / "rows.jsonl"))
     (tmp_path / "choices.yaml").write_text(yaml)
     with pytest.raises(TaskError, match="choose a generate_until task"):
-        load_task("choices", folder=tmp_path)
+        load_task("choices", include_path=str(tmp_path))
 
 
 def test_missing_split_says_how_to_name_it(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_missing_split_says_how_to_name_it(tmp_path: Path) -> None:
         'doc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
         "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
     )
-    task = load_task("plain", folder=tmp_path)
+    task = load_task("plain", include_path=str(tmp_path))
     assert len(task.samples) == 3
     with pytest.raises(TaskError, match="metadata: splits:"):
-        load_task("plain", "feedback", folder=tmp_path)
+        load_task("plain", "feedback", include_path=str(tmp_path))
 
 
 def test_task_files_do_not_say_pocket_outside_their_folder() -> None:

@@ -1,0 +1,156 @@
+"""What a run may spend: a call is made only if it cannot pass the budget.
+
+Before a call its greatest possible cost is reserved (a token is at least one byte of the prompt, and an
+answer is at most ``max_tokens``); afterwards the true cost takes its place. What is left when the
+next call could pass the budget stays unspent, and the questions that were not asked can be asked
+later.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+
+import anyio
+from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
+
+from cowest_bench.config import ModelSpec, Price, Role
+from cowest_bench.errors import BudgetError, ConfigError
+
+TEMPLATE_TOKENS = 64  # at most, what a chat template adds to a conversation
+TURN_TOKENS = 16  # and to each turn of it
+WAIT = 0.02  # seconds between two looks at whether a call fits beside those in flight
+
+
+class Budget:
+    """A limit in US dollars or in calls, and what has been spent of it.
+
+    Attributes:
+        exhausted: Whether a call was refused.
+    """
+
+    def __init__(self, usd: float | None = None, calls: int | None = None) -> None:
+        self.usd = usd
+        self.calls = calls
+        self.spent_usd = 0.0
+        self.spent_calls = 0
+        self.exhausted = False
+        self._reserved = 0.0
+        self._in_flight = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read ``20usd`` or ``500calls``.
+
+        Raises:
+            ConfigError: If it is neither.
+        """
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(usd|calls)", text.strip().lower())
+        if match is None or (match[2] == "calls" and "." in match[1]):
+            raise ConfigError(f"A budget of {text!r} is not understood; give 20usd or 500calls.")
+        return cls(usd=float(match[1])) if match[2] == "usd" else cls(calls=int(match[1]))
+
+    def __str__(self) -> str:
+        return f"{self.usd:g} usd" if self.usd is not None else f"{self.calls} calls"
+
+    def check(self, specs: Mapping[Role, ModelSpec]) -> None:
+        """Refuse a budget in dollars for a model whose price is not known.
+
+        Raises:
+            ConfigError: If a model behind an endpoint has no price.
+        """
+        for role, spec in specs.items():
+            if self.usd is not None and spec.price is None and not spec.is_local:
+                raise ConfigError(
+                    f"A budget in dollars needs the price of the {role} model {spec.name}; give "
+                    f"--{role}-price INPUT,OUTPUT (dollars per million tokens), or a budget in calls."
+                )
+
+    async def reserve(self, usd: float) -> None:
+        """Take the greatest possible cost of a call, as soon as it fits beside those in flight.
+
+        Raises:
+            BudgetError: If it could pass the budget even when all others are settled.
+        """
+        while self._in_flight and self._passed_by(usd):
+            await anyio.sleep(WAIT)
+        if self._passed_by(usd):
+            self.exhausted = True
+            raise BudgetError(f"Not asked: the call could have passed the budget of {self}.")
+        self.spent_calls += 1
+        self._reserved += usd
+        self._in_flight += 1
+
+    def _passed_by(self, usd: float) -> bool:
+        too_dear = self.usd is not None and self.spent_usd + self._reserved + usd > self.usd
+        too_many = self.calls is not None and self.spent_calls >= self.calls
+        return too_dear or too_many
+
+    def settle(self, reserved: float, spent: float) -> None:
+        """Put the true cost of a call in the place of what was reserved for it."""
+        self._in_flight -= 1
+        self._reserved = self._reserved - reserved if self._in_flight else 0.0
+        self.spent_usd += spent
+
+
+def tokens(usage: ModelUsage | None) -> tuple[int | None, int | None]:
+    """Input and output tokens as the server counts them, cached ones included; None if it does not."""
+    if usage is None:
+        return None, None
+    cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
+    return usage.input_tokens + cached, usage.output_tokens
+
+
+def price(of: Price | None, tokens_in: float, tokens_out: float) -> float:
+    """US dollars for so many tokens; nothing for a model without a price (one's own machine)."""
+    return (of.input * tokens_in + of.output * tokens_out) / 1e6 if of else 0.0
+
+
+_Spending = tuple[Budget, Mapping[Role, ModelSpec]]
+_current: ContextVar[_Spending | None] = ContextVar("spending", default=None)
+
+
+@contextmanager
+def within(budget: Budget | None, specs: Mapping[Role, ModelSpec]) -> Iterator[None]:
+    """Hold every call of the evaluation inside to the budget."""
+    token = _current.set((budget, specs) if budget else None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@asynccontextmanager
+async def reserved(
+    role: Role, messages: Sequence[ChatMessage], config: GenerateConfig
+) -> AsyncIterator[Callable[[ModelUsage | None], None]]:
+    """Reserve what a call may cost at most; call what is yielded with the usage it had.
+
+    A call that fails keeps its reservation, since nobody knows what the endpoint will charge for it.
+
+    Raises:
+        BudgetError: If the call could pass the budget.
+    """
+    current = _current.get()
+    if current is None:
+        yield lambda usage: None
+        return
+    budget, specs = current
+    of = specs[role].price
+    size = sum(len(message.text.encode()) + TURN_TOKENS for message in messages)
+    most = price(of, size + TEMPLATE_TOKENS, config.max_tokens or 0)
+    await budget.reserve(most)
+    spent = most
+
+    def note(usage: ModelUsage | None) -> None:
+        nonlocal spent
+        tokens_in, tokens_out = tokens(usage)
+        if tokens_in is not None and tokens_out is not None:
+            spent = price(of, tokens_in, tokens_out)
+
+    try:
+        yield note
+    finally:
+        budget.settle(most, spent)
