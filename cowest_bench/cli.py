@@ -18,7 +18,7 @@ import click
 
 from cowest_bench import __version__
 from cowest_bench.config import SYSTEMS
-from cowest_bench.errors import ConfigError, CowestError
+from cowest_bench.errors import ConfigError, CowestError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -341,23 +341,54 @@ def list_command() -> None:
 @click.option(
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
 )
-def validate(names: tuple[str, ...], options: tuple[str, ...]) -> None:
+@data_option
+def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
     """Score every gold answer of every split: a task is sound if all of them score 1.0.
 
     \b
     Examples:
       cowest tasks validate
       cowest tasks validate cowest_pocket_ethics --set seed=5
+      cowest tasks validate cowest_ifqa cowest_medmcqa --data DIR
     """
-    from cowest_bench.tasks import list_tasks, load_task, validate_task
+    from cowest_bench.tasks import list_tasks
 
-    wrong = 0
-    for name in names or tuple(list_tasks()):
-        for split, (right, total) in validate_task(load_task(name, **_options(options))).items():
-            click.echo(f"{name}\t{split}\t{right}/{total} gold answers score 1.0")
-            wrong += total - right
+    wanted = names or tuple(list_tasks())
+    chosen = _options(options) | ({"data": str(data)} if data else {})
+    wrong, unread = 0, []
+    for name in wanted:
+        try:
+            wrong += _validate(name, chosen)
+        except TaskError as error:
+            click.echo(f"{name}: {error}", err=True)
+            unread.append(name)
     if wrong:
         raise ConfigError(f"{wrong} gold answers do not score 1.0; mend the task's files.")
+    if unread:
+        raise TaskError(
+            f"{len(unread)} of {len(wanted)} tasks could not be checked, for the reasons above: "
+            f"{', '.join(unread)}."
+        )
+
+
+def _validate(name: str, options: dict[str, Any]) -> int:
+    """Print what a task's splits hold, and return how many gold answers do not score 1.0."""
+    from cowest_bench.tasks import describe_task, load_task, validate_task
+
+    task = load_task(name, **options)
+    checked = validate_task(task)
+    described = describe_task(task)
+    for split, (size, _) in described.items():
+        right, total = checked.get(split, (0, 0))
+        gold = f"{right}/{total} gold answers score 1.0\t" if total else ""
+        click.echo(f"{name}\t{split}\t{gold}{size} rows")
+    for split, (_, shares) in described.items():
+        if shares:
+            told = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
+            click.echo(f"{name}\t{split}\tlabels: {told}")
+    for split, count in task.leaks.items():
+        click.echo(f"{name}\t{split}\t{count} rows dropped, since their question is in test")
+    return sum(total - right for right, total in checked.values())
 
 
 # --- results --------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ class Cell:
             Sample(
                 id=sample.id,
                 input=messages,
-                target=sample.target,
+                target=list(sample.accepted),
                 metadata=common
                 | ({"draft_for": question_of(inputs[i - half])} if shuffled else {}),
             )

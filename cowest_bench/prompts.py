@@ -2,12 +2,22 @@
 
 ``{question}`` is the prompt the task itself would put to a single model (for a task of lm-eval: its
 last user turn); nothing of a sample's answer is ever available to these templates. A task file may
-bring its own ``draft`` and ``refine`` under ``metadata: prompts:``.
+bring its own ``draft`` and ``refine`` for each interaction format under ``metadata: prompts:``.
 """
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+
+REFINE = """\
+{question}
+
+A domain expert has drafted the following. It may contain mistakes.
+
+{draft}
+
+Use what is right in the draft, correct what is wrong, and answer the question in the form it asks for.\
+"""
 
 
 class Prompts(BaseModel):
@@ -16,7 +26,7 @@ class Prompts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     draft: str
-    refine: str
+    refine: str = REFINE
 
     def for_draft(self, question: str) -> str:
         """What the weak model is asked."""
@@ -28,16 +38,6 @@ class Prompts(BaseModel):
         filled = [part.replace("{draft}", draft) for part in (before, after)]
         return question.join(filled) if question_slot else filled[0]
 
-
-REFINE = """\
-{question}
-
-A domain expert has drafted the following. It may contain mistakes.
-
-{draft}
-
-Use what is right in the draft, correct what is wrong, and answer the question in the form it asks for.\
-"""
 
 #: How the weak model offers its help (section 4.3 of the paper: the interaction format).
 FORMATS: dict[str, Prompts] = {

@@ -32,6 +32,8 @@ def task_metric(task: str, split: Split, options: dict[str, Any]) -> Scorer:
 def gold_logprob(prefix: str) -> Scorer:
     """How probable the gold answer was (nats) where the strong model gave its own.
 
+    Of several accepted answers, the first.
+
     The strong model's text is cut behind the last ``prefix`` (such as ``answer :``), so the value is
     graded by the reasoning that it wrote itself. Only local models give it.
     """
@@ -45,7 +47,7 @@ def gold_logprob(prefix: str) -> Scorer:
             for message in state.messages
             if message.role != "assistant"
         ]
-        value = await strong.logprob(messages, start, f" {target.text}")  # type: ignore[attr-defined]
+        value = await strong.logprob(messages, start, f" {target[0]}")  # type: ignore[attr-defined]
         return Score(value=value)
 
     return score

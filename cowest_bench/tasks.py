@@ -14,14 +14,16 @@ import io
 import json
 import logging
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cowest_bench.answers import STDERR
 from cowest_bench.errors import TaskError, suggestion
 from cowest_bench.prompts import FORMATS, Prompts
 
@@ -49,8 +51,8 @@ class Metadata(BaseModel):
     """Template of what rows share that are not independent (a passage, a dialogue)."""
     answer_prefix: str | None = None
     """What the strong model writes before its answer; the gold log-probability is taken there."""
-    prompts: Prompts | None = None
-    """Draft and refinement prompts instead of those of ``prompts.FORMATS``."""
+    prompts: dict[str, Prompts] = Field(default_factory=dict)
+    """Draft and refinement prompts by interaction format, instead of ``prompts.FORMATS``."""
     draft_tokens: int = 512
     """How long a draft may be, in tokens."""
     sizes: dict[Split, int] = Field(default_factory=dict)
@@ -67,6 +69,8 @@ class TaskSample(BaseModel):
     id: int
     messages: list[Message]
     target: str
+    accepted: tuple[str, ...]
+    """Every accepted gold answer; ``target`` is the only one, or all of them as JSON."""
     cluster: str | None
 
 
@@ -127,6 +131,17 @@ class Task:
         return load_task(self.name, split, **self.options)
 
     @property
+    def splits(self) -> list[Split]:
+        """The splits that the data set has, as the file names them; test in any case."""
+        named = self.meta.splits
+        return [s for s in get_args(Split) if s == "test" or named.get(s) in self.lm.dataset]
+
+    @property
+    def leaks(self) -> dict[str, int]:
+        """Rows dropped since they are test questions, by the split they were in, where counted."""
+        return dict(getattr(self.lm.dataset, "leaks", {}))
+
+    @property
     def docs(self) -> Any:
         """The rows of the split, in order."""
         return self.lm.task_docs
@@ -145,11 +160,31 @@ class Task:
             TaskSample(
                 id=instance.doc_id,
                 messages=self._messages(instance.args[0]),
-                target=_text(self.lm.doc_to_target(instance.doc)),
-                cluster=self.render(self.meta.cluster, instance.doc) if self.meta.cluster else None,
+                target=_text(gold := self.lm.doc_to_target(instance.doc)),
+                accepted=tuple(map(_text, gold if isinstance(gold, list) else [gold])),
+                cluster=self._cluster(instance.doc),
             )
             for instance in self.lm.instances
         ]
+
+    def _cluster(self, doc: Mapping[str, Any]) -> str | None:
+        """What a row shares with others, or None where that field is empty: then it is on its own."""
+        shared = self.render(self.meta.cluster, doc).strip() if self.meta.cluster else ""
+        return None if shared in ("", "None") else shared
+
+    def prompts(self, format: str) -> Prompts:
+        """The prompts of an interaction format: the task's own, or else those of ``FORMATS``.
+
+        Raises:
+            TaskError: If the task brings prompts of its own, but not for this format.
+        """
+        known = self.meta.prompts or FORMATS
+        if format not in known:
+            raise TaskError(
+                f"Task {self.name} has no prompts for the interaction format {format}; choose one "
+                f"of: {', '.join(known)}."
+            )
+        return known[format]
 
     def _messages(self, context: str) -> list[Message]:
         if self._turns["apply_chat_template"]:
@@ -166,10 +201,6 @@ class Task:
     def repeats(self) -> int:
         """How often a question is answered before it is scored (majority votes, pass@k)."""
         return int(self.lm.config.repeats or 1)
-
-    def prompts(self, format: str) -> Prompts:
-        """What the two models are asked in an interaction format, a key of ``prompts.FORMATS``."""
-        return self.meta.prompts or FORMATS[format]
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
         """A template of the task file filled in with a row's fields (Jinja, sandboxed by lm-eval)."""
@@ -224,7 +255,8 @@ class Task:
     def aggregate(self, values: Iterable[Mapping[str, Any]]) -> dict[str, float]:
         """All metrics over the split, from every question's values in document order.
 
-        The order matters to the last digit of a float sum. ``N/A`` standard errors are left out.
+        The order matters to the last digit of a float sum. Standard errors that lm-eval does not
+        know are bootstrapped where ``answers.STDERR`` says how, and else left out.
         """
         from lm_eval.evaluator_utils import _compute_task_aggregations
 
@@ -234,6 +266,10 @@ class Task:
                 metric, _, name = key.rpartition(",")
                 raw.setdefault((metric, name), []).append(value)
         metrics, _ = _compute_task_aggregations(self.lm, raw)
+        for (metric, name), items in raw.items():
+            bootstrapped = STDERR.get(self.lm.aggregation().get(metric))
+            if bootstrapped is not None and len(items) > 1:
+                metrics[f"{metric}_stderr,{name}"] = bootstrapped(items)
         return {
             key: float(value) for key, value in metrics.items() if isinstance(value, int | float)
         }
@@ -261,20 +297,37 @@ class Task:
 
 
 def validate_task(task: Task) -> dict[str, tuple[int, int]]:
-    """How many gold answers score 1.0, of how many, on every split but train.
+    """How many accepted gold answers score 1.0, of how many, on every split but train.
 
     A gold answer is put behind the task's ``answer_prefix``, as a model would write it.
     """
     prefix = f"{task.meta.answer_prefix} " if task.meta.answer_prefix else ""
-    splits = [split for split in task.meta.splits if split != "train"] or ["test"]
     counts: dict[str, tuple[int, int]] = {}
-    for split in splits:
+    for split in task.splits:
+        if split == "train":
+            continue
         on = task.on(split)
         scores = [
-            on.primary(on.score(sample.id, [prefix + sample.target])[0]) for sample in on.samples
+            on.primary(on.score(sample.id, [prefix + gold])[0])
+            for sample in on.samples
+            for gold in sample.accepted
         ]
         counts[split] = (sum(score == 1.0 for score in scores), len(scores))
     return counts
+
+
+def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
+    """The size of each split, and the share of each gold answer where there are two to ten."""
+    told: dict[str, tuple[int, dict[str, float]]] = {}
+    for split in task.splits:
+        docs, field = task.on(split).docs, task.lm.config.doc_to_target
+        # A whole column is read at once; rendering a template for 180,000 rows takes a minute.
+        column = isinstance(field, str) and field in docs.features
+        golds = docs[field] if column else map(task.lm.doc_to_target, docs)
+        counts = Counter(map(_text, golds))
+        shares = {gold: count / len(docs) for gold, count in counts.most_common()}
+        told[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
+    return told
 
 
 def _refuse_other_kinds(lm: ConfigurableTask, name: str) -> None:

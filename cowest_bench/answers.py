@@ -1,0 +1,569 @@
+"""Answers: what a model's text says, and how good that is.
+
+Pure functions on text. The task files name them as filters (``filter_*``), as ``process_results``
+(``score_*``) and as aggregations. What a text does not say is ``""``: wrong, and counted by the
+metric ``invalid``. A model's text is never trusted: only its two ends are looked at (``_LOOKED_AT``),
+and no pattern repeats without a bound.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Doc = Mapping[str, Any]
+Pair = Sequence[str]  # gold and predicted label
+
+LETTERS = "ABCD"
+LABELS = (
+    "casual",
+    "possibly needs caution",
+    "probably needs caution",
+    "needs caution",
+    "needs intervention",
+)
+
+_LOOKED_AT = (2_000, 8_000)  # characters at the start and at the end of a text
+_LONGEST_ANSWER = 300  # characters of a free-form answer
+
+
+# --- what a text states ---------------------------------------------------------------------------
+
+# The last statement counts, so statements are read from the end of the text.
+_CUE = r"""(?imx)
+    (?<![A-Za-z0-9]) (?:NOUN)\b
+    (?:\s+(?:to|for|of)\s[^.\n:]{1,150}? | \s+(?:here|then|therefore|chosen))?
+    [ \t*_`"')\]]{0,8}
+    (?:
+        (?:\b(?:is|was|are|becomes|(?:would|will|should|must|could|might|may)
+            (?:\s+(?:likely|probably|most\s+likely|then|also|thus))?\s+(?:be|have\s+been))\b
+            (?:\s+(?:likely|thus|therefore|then|clearly|definitely|most\s+likely|simply))?
+            (?:\s+(?:(?-i:that)|as\s+follows))?
+            [ \t*_]{0,4}:?)
+        | [:=] | (?<=\]) | \s[-\u2013\u2014]\s
+    )
+"""
+_ANSWER = re.compile(
+    _CUE.replace(
+        "NOUN",
+        r"answers?|ans|(?:correct|right|best|final)\s(?:option|choice|label|category|classification)",
+    )
+    + r"""
+    | ^[^\w\n]{0,8}(?:(?:the|my)\s)?(?:(?:final|correct|best)\s)?(?:answer|label)[^\w\n]{0,8}$
+    | <answer>(?=[^<]{1,300}</answer>) | \\boxed\s?\{
+    """
+)
+_CLASS = re.compile(
+    _CUE.replace("NOUN", "choice|option|label|category|classification|class|verdict|conclusion")
+)
+_NO_ANSWER = re.compile(
+    r"(?i)(?:<[^>]{0,40}>|\[?your answer\b|(?:letter|answer|label)>|(?:based|dependent) (?:up)?on\b|"
+    r"(?:derived|obtained|determined) (?:from|by)\b)"
+)
+_LEADING = " \t\r\n*_`\"'#>:=([{<$-\u2013\u2014\u2022\u201c\u2018"
+_LATEX = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\{")
+_REFUSAL = re.compile(
+    r"(?i)\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:cannot|can't|can not|won't|will not|must "
+    r"decline)|as an ai|i (?:do not|don't) (?:know|have enough)|cannot be determined|"
+    r"can't be determined|not enough information|insufficient information|unable to (?:answer|"
+    r"determine)|no answer)\b"
+)
+
+
+def readable(text: str) -> str:
+    """What of a model's text can hold its answer.
+
+    Without reasoning between tags such as ``<think>``, in plain letters (full-width ones become
+    ASCII), and no more than the two ends of a long text. Reasoning that never ends leaves nothing
+    behind.
+    """
+    for tag in ("think", "thinking", "reasoning"):
+        text = text.rpartition(f"</{tag}>")[2].partition(f"<{tag}>")[0]
+    head, tail = _LOOKED_AT
+    if len(text) > head + tail:
+        text = f"{text[:head]}\n{text[-tail:]}"
+    plain = unicodedata.normalize("NFKC", text)  # which may write one character as eighteen
+    return plain[-4 * (head + tail) :].translate(_PLAIN).strip()
+
+
+# Typographic marks that NFKC keeps.
+_PLAIN = str.maketrans(
+    {
+        "\u2019": "'",
+        "\u2018": "'",
+        "\u201c": '"',
+        "\u201d": '"',
+        "\u3010": "[",
+        "\u3011": "]",
+        "\u300c": '"',
+        "\u300d": '"',
+        "\u3002": ".",
+        "\u3001": ",",
+        "\u00ab": '"',
+        "\u00bb": '"',
+    }
+)
+
+
+def statements(text: str, *, classes: bool = False) -> Iterator[str]:
+    """What follows each announcement of an answer (``Answer:``, ``the answer is``), last one first.
+
+    Where classes are asked for, announcements of a class ("the label is") come after all others.
+    """
+    cues = [*reversed(list(_ANSWER.finditer(text)))]
+    if classes:
+        cues += reversed(list(_CLASS.finditer(text)))
+    for cue in cues:
+        rest = text[cue.end() : cue.end() + 2 * _LONGEST_ANSWER].lstrip(_LEADING)
+        rest = _LATEX.sub("", rest)
+        if cue.group().startswith("\\"):
+            rest = rest.partition("}")[0]
+        yield rest.partition("</answer>")[0].partition("\n")[0]
+
+
+# --- free-form answers ----------------------------------------------------------------------------
+
+_ABBREVIATIONS = re.compile(
+    r"(?i)(?:st|dr|mrs?|ms|gen|prof|capt|col|lt|sgt|maj|adm|rev|hon|sen|rep|gov|pres|jr|sr|nos?|vs|"
+    r"inc|ltd|co|corp|dept|mt|ft|vol|ed|etc|[a-z]|(?:[a-z]\.)+[a-z])$"
+)
+_LEAD_IN = re.compile(
+    r"(?i)^(?:(?:so|thus|therefore|hence|then),?\s+)?(?:(?:it|this|that|they|he|she)\s+"
+    r"(?:would|will|could|might)\s+(?:(?:most\s+)?likely\s+|probably\s+|then\s+)?"
+    r"(?:be|have\s+been)|it\s+(?:is|was))\s+"
+)
+_EXPLANATION = re.compile(
+    r"(?i)\s*[,;(\-\u2013\u2014]?\s*\b(?:because|since|due to|given that|according to|assuming|"
+    r"as (?:it|he|she|they|this|that|the)|which (?:is|was|means|would))\b"
+)
+_LONE_BOLD = re.compile(r"^\*\*([^*\n]{1,300})\*\*[.!]?$")
+
+
+def extract_text(text: str) -> str:
+    """The final answer of a free-form text, or ``""`` if it gives none.
+
+    A statement counts (see ``statements``); without one, a text of one short line or a last line in
+    bold does.
+    """
+    text = readable(text)
+    for statement in statements(text):
+        answer = _shortened(statement)
+        if answer and not _REFUSAL.search(answer):
+            return answer
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or _REFUSAL.search(text):
+        return ""
+    if bold := _LONE_BOLD.match(lines[-1]):
+        return _shortened(bold[1])
+    if len(lines) == 1 and len(lines[0].split()) <= 15 and not _ANSWER.search(text):
+        return _shortened(lines[0])
+    return ""
+
+
+def _shortened(statement: str) -> str:
+    """A statement without markup, lead-in and explanation."""
+    statement = statement.replace("**", "").replace("__", "").replace("`", "").strip()
+    if _NO_ANSWER.match(statement):  # something else is announced, or the form is not filled in
+        return ""
+    quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON; its opening mark is gone
+    if quoted:
+        return quoted[1].strip()
+    statement = _first_sentence(_LEAD_IN.sub("", statement))
+    if cut := _EXPLANATION.search(statement, 1):
+        statement = statement[: cut.start()]
+    return statement[:_LONGEST_ANSWER].strip().rstrip(".,;:!*_}$\"'").strip()
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence, not an abbreviation or an initial."""
+    for stop in re.finditer(r"[.!?]\s+(?=[A-Z\"'(])", text):
+        word = re.search(r"[\w.]{0,20}$", text[: stop.start()])
+        if word is None or not _ABBREVIATIONS.match(word[0]):
+            return text[: stop.start()]
+    return text
+
+
+# --- one of four options --------------------------------------------------------------------------
+
+_LETTER = re.compile(
+    r"""(?x)
+    (?:(?i:the\s+)?(?i:correct\s+)?(?i:option|choice|letter|answer)\s*)?[\s(\[{"'*_:]{0,6}
+    (?: ([A-D]) (?!'?[A-Za-z0-9]|\+) | ([b-d]) (?!'?[A-Za-z0-9]|\+) | (a) (?=\s*(?:[).,:;\]"'*}$]|$)) )
+    """
+)
+_ANOTHER = re.compile(
+    r"[\s)\]*]{0,4}(?:,|/|&|and|or)\s{0,3}(?:(?i:option|choice)\s)?[(\[*]{0,3}([A-D])(?![A-Za-z0-9])"
+)
+_INSTEAD = re.compile(r"(?i)^not\b[^.\n]{1,60}?\b(?:but|rather|instead)\b(?:\s+rather)?[\s,:]{0,3}")
+_CHOSEN = re.compile(
+    r"""(?mx)
+    (?i:\b(?:choose|pick|select|go\s+with|going\s+with|opt\s+for|it's|it\s+is|it\s+must\s+be|
+        must\s+be|leaves\s+(?:us\s+with\s+)?|so|thus|hence|therefore|namely))[\s,:*(]{1,6}
+        (?i:option\s|choice\s)?[\s(\["'*]{0,4}([A-D])(?![A-Za-z0-9']|\.\s?[a-z])
+        (?!\s(?i:is|are)\s(?i:not|wrong|in))
+    | (?:^|[.!?:;,]\s|(?i:\b(?:option|choice|that|but|then)\s))  # not "hepatitis B is the most ..."
+        [(\["'*]{0,4}([A-D])(?![A-Za-z0-9])[)\]"'*.:]{0,4}
+        \s(?i:is|seems|must\s+be|would\s+be|fits)\s(?i:(?:the|clearly|therefore|thus|also)\s){0,2}
+        (?i:correct|right|true|best|answer|most|appropriate)
+    """
+)
+_LINE = re.compile(r"^[\s(\[{*_\"'#>-]{0,6}([A-Da-d])(?:[\s*_\"'\]}]{0,4}$|[*_]{0,2}[).:\]][\s*_])")
+_MENTION = re.compile(r"(?:\(([A-D])\)|(?i:\boption|\bchoice)\s\(?([A-Da-d])(?![A-Za-z0-9]))")
+
+
+def extract_letter(text: str, options: Sequence[str] = ()) -> str:
+    """The letter among A to D that a text decides for, or ``""``.
+
+    In this order: the last statement (a letter, or the wording of an option); what is called correct
+    or chosen; a line that is a letter; an option's wording or letter that is the only one named.
+    Letters that are denied ("not A") decide nothing, and neither does "A and B".
+    """
+    text = readable(text)
+    for statement in statements(text, classes=True):
+        stated = _letter_of(_INSTEAD.sub("", statement), options)
+        if stated is not None:
+            return stated
+    if chosen := [_first(match) for match in _CHOSEN.finditer(text) if not _denied(text, match)]:
+        return chosen[-1]
+    lines = [line for line in text.splitlines() if line.strip()]
+    alone = {match[1].upper() for line in lines if (match := _LINE.match(line + "\n"))}
+    if len(alone) == 1:
+        return alone.pop()
+    if lines and len(alone) == 0:
+        for part in (text, lines[-1]):  # a long text that names one option may just be cut off
+            named = _options_in(part, options) if len(part.split()) <= 40 else set()
+            if len(named) == 1:
+                return named.pop()
+        named = {_first(m).upper() for m in _MENTION.finditer(text) if not _denied(text, m)}
+        if len(named) == 1:
+            return named.pop()
+    return ""
+
+
+def _letter_of(statement: str, options: Sequence[str]) -> str | None:
+    """The letter that a statement gives; ``""`` if it gives several, None if it gives none."""
+    said = plain_words(statement)
+    wordings = [plain_words(option) for option in options]
+    match = _LETTER.match(statement)
+    if match and (own := wordings[LETTERS.index(_first(match).upper())] if wordings else ""):
+        rest = plain_words(statement[match.end() :])
+        if f"{rest} ".startswith(f"{own} "):  # a letter with its own wording
+            return _first(match).upper()
+    same = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
+    starts = [
+        i
+        for i, words in enumerate(wordings)
+        if len(words) > 2 and f"{said} ".startswith(f"{words} ")
+    ]
+    found = same or [i for i in starts if len(wordings[i]) == max(len(wordings[j]) for j in starts)]
+    if found:
+        return LETTERS[found[0]] if len(found) == 1 else ""  # an option that is there twice
+    if match:
+        return "" if _several(statement, match) else _first(match).upper()
+    if statement.lower().startswith("not "):
+        return None
+    named = _options_in(statement, options)
+    return named.pop() if len(named) == 1 else None
+
+
+def _several(statement: str, match: re.Match[str]) -> bool:
+    another = _ANOTHER.match(statement, match.end())
+    return another is not None and another[1] != _first(match).upper()
+
+
+def _options_in(text: str, options: Sequence[str]) -> set[str]:
+    """The letters of the options whose wording occurs, undenied and not inside a longer option."""
+    said = f" {plain_words(text)} "
+    wordings = {
+        letter: plain_words(option) for letter, option in zip(LETTERS, options, strict=False)
+    }
+    named = set()
+    for letter, words in sorted(wordings.items(), key=lambda item: -len(item[1])):
+        if len(words) < 3:
+            continue
+        undenied = re.sub(
+            rf" (?:not|no|never|than|exclude[sd]?|rules? out) {re.escape(words)} ", " ", said
+        )
+        if f" {words} " in undenied:
+            named.add(letter)
+            # Of two options of which one contains the other, only the longer one was named; of two
+            # with the same wording, both were.
+            if sum(other == words for other in wordings.values()) == 1:
+                said = undenied.replace(f" {words} ", "  ")
+    return named
+
+
+_DENIAL = re.compile(
+    r"(?i)(?:\bnot|n't|\bno|\bnor|\bneither|\bnever|\bthan|\bof|\bout|\bexclude)\W{1,4}$"
+)
+
+
+def _denied(text: str, match: re.Match[str]) -> bool:
+    """Whether what was found stands behind a "not"."""
+    return _DENIAL.search(text[max(0, match.start() - 20) : match.start()]) is not None
+
+
+def _first(match: re.Match[str]) -> str:
+    """The group that matched."""
+    return next(group for group in match.groups() if group)
+
+
+def plain_words(text: str) -> str:
+    """Words and numbers in lower case, single spaces between them."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:50_000]).lower()))
+
+
+# --- one of five labels ---------------------------------------------------------------------------
+
+# "needs caution" stands inside "possibly needs caution" and "probably needs caution": the longest
+# label is tried first.
+_LABEL = re.compile(
+    r"(?i)(?<![a-z])(?:(possibly|probably)[\s_-]{1,4})?(?:needs?|requires?)[\s_-]{1,4}(caution|intervention)"
+    r"(?![a-z])|(?<![a-z])(casual)(?![a-z])"
+)
+_BARE_LABEL = re.compile(r"(?i)^(?:(possibly|probably)[\s_-]{1,4})?(caution|intervention)(?![a-z])")
+_LABEL_DENIAL = re.compile(
+    r"(?i)(?:\bnot|n't|\bno|\bnor|\bneither|\bnever|\brather than|\binstead of|\bmore than|"
+    r"\bless than|\bbeyond)[\s\"'*_]{1,4}(?:(?:be|a|an|just|merely|really|quite|clearly|simply)"
+    r"[\s\"'*_]{1,4}){0,2}$"
+)
+
+
+def extract_label(text: str) -> str:
+    """The one of ``LABELS`` that a text decides for, or ``""``.
+
+    The last statement, or else the only label that is named: in the whole text, or in its last line
+    that names any.
+    """
+    text = readable(text)
+    for statement in statements(text, classes=True):
+        if bare := _BARE_LABEL.match(statement):
+            return _label(bare[1], bare[2])
+        named = _labels_in(statement)
+        if named:
+            return named[0] if len(set(named)) == 1 or not _hedged(statement) else ""
+    for part in (text, *reversed(text.splitlines())):
+        named = _labels_in(part)
+        if len(set(named)) == 1:
+            return named[0]
+        if named and part is not text:
+            return ""
+    return ""
+
+
+def _hedged(statement: str) -> bool:
+    """Whether two labels are given as if either would do."""
+    first, second = list(_LABEL.finditer(statement))[:2]
+    return re.fullmatch(r"\W*(?:or|and|/)\W*", statement[first.end() : second.start()]) is not None
+
+
+def _labels_in(text: str) -> list[str]:
+    found = []
+    for match in _LABEL.finditer(text):
+        if not _LABEL_DENIAL.search(text[max(0, match.start() - 40) : match.start()]):
+            found.append("casual" if match[3] else _label(match[1], match[2]))
+    return found
+
+
+def _label(degree: str | None, need: str) -> str:
+    degree = f"{degree.lower()} " if degree and need.lower() == "caution" else ""
+    return f"{degree}needs {need.lower()}"
+
+
+def label_in_words(label: str) -> str:
+    """``__needs_caution__``, as the data set writes it, as ``needs caution``."""
+    return label.strip("_ ").replace("_", " ")
+
+
+# --- EM and F1 ------------------------------------------------------------------------------------
+
+_SMALL = {
+    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
+    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15,
+    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
+}  # fmt: skip
+_TEN = {
+    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90,
+}  # fmt: skip
+_SCALE = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_HYPHEN = re.compile(rf"\b({'|'.join(_TEN)})[-\u2010-\u2013](?=[a-z])")
+
+
+def normalise(text: str) -> str:
+    """SQuAD's normalisation, with numbers in digits.
+
+    Lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluation
+    script v1.1). Number words become digits, so that "two" and "2" are the same answer, in gold and
+    in prediction alike. An answer that this would empty, such as "A", keeps its article or its signs.
+    """
+    text = _HYPHEN.sub(
+        r"\1 ", unicodedata.normalize("NFKC", text[:2_000]).translate(_PLAIN).lower()
+    )
+    words = "".join(sign for sign in text if sign not in string.punctuation).split()
+    kept = [word for word in words if word not in ("a", "an", "the")] or words
+    return " ".join(_with_digits(kept)) or " ".join(text.split())
+
+
+def _with_digits(words: list[str]) -> list[str]:
+    """Each number that is written in words, in digits: ``two hundred and five`` is ``205``."""
+    out: list[str] = []
+    at = 0
+    while at < len(words):
+        value, length = _number(words, at)
+        out.append(words[at] if value is None else str(value))
+        at += length
+    return out
+
+
+def _number(words: list[str], at: int) -> tuple[int | None, int]:
+    """The number that starts at a word, or None, and how many words it takes."""
+    start = at
+    total, value, last = 0, _simple(words[at]), words[at]
+    if value is None and words[at] in _SCALE:
+        value, last = 1, ""  # "a hundred", which has lost its article
+    elif value is None:
+        return None, 1
+    else:
+        at += 1
+    while at < len(words):
+        word = words[at]
+        joined = word == "and" and last in _SCALE and at + 1 < len(words)
+        follows = words[at + 1] if joined else word
+        if word in _SCALE and last != word:
+            if word == "hundred":
+                value = value * 100
+            else:
+                total, value = total + value * _SCALE[word], 0
+            last, at = word, at + 1
+        elif (follows in _SMALL or follows in _TEN) and (
+            last in _SCALE or (last in _TEN and 0 < _SMALL.get(follows, 0) < 10)
+        ):
+            value += _SMALL.get(follows, 0) + _TEN.get(follows, 0)
+            last, at = follows, at + 1 + joined
+        else:
+            break
+    alone = at == start + 1 and words[start].isdigit()  # digits alone stay as they are, "007" too
+    return (None if alone else total + value), at - start
+
+
+def _simple(word: str) -> int | None:
+    if word.isascii() and word.isdigit() and len(word) <= 12:
+        return int(word)
+    return _SMALL.get(word, _TEN.get(word))
+
+
+def exact_match(prediction: str, accepted: Iterable[str]) -> float:
+    """1.0 if the prediction is one of the accepted answers, after normalisation."""
+    said = normalise(prediction)
+    return float(bool(said) and any(said == normalise(gold) for gold in accepted))
+
+
+def f1(prediction: str, accepted: Iterable[str]) -> float:
+    """Token F1 (SQuAD) with the accepted answer that fits best."""
+    said = normalise(prediction).split()
+    return max((_token_f1(said, normalise(gold).split()) for gold in accepted), default=0.0)
+
+
+def _token_f1(said: list[str], gold: list[str]) -> float:
+    common = sum((Counter(said) & Counter(gold)).values())
+    return 2 * common / (len(said) + len(gold)) if common else 0.0
+
+
+# --- macro-F1 -------------------------------------------------------------------------------------
+
+
+def macro_f1(pairs: Sequence[Pair]) -> float:
+    """Mean F1 of the labels that occur among the golds, from (gold, predicted) pairs.
+
+    An invalid answer (``""``) is a miss for its gold label and a false alarm for none.
+    """
+    cells, counts = _confusion(pairs)
+    return float(_macro_f1(cells, counts[None, :])[0])
+
+
+def macro_f1_stderr(pairs: Sequence[Pair], iterations: int = 1_000, seed: int = 0) -> float:
+    """Bootstrapped standard error of ``macro_f1`` over the questions.
+
+    Drawing questions with replacement is drawing the counts of the confusion table's cells from a
+    multinomial distribution, so a resample costs some twenty numbers however many questions there
+    are.
+    """
+    cells, counts = _confusion(pairs)
+    drawn = np.random.default_rng(seed).multinomial(
+        counts.sum(), counts / counts.sum(), size=iterations
+    )
+    return float(_macro_f1(cells, drawn).std(ddof=1))
+
+
+#: Standard errors of aggregations for which lm-eval knows none.
+STDERR: dict[Callable[..., float], Callable[..., float]] = {macro_f1: macro_f1_stderr}
+
+
+def _confusion(pairs: Sequence[Pair]) -> tuple[list[tuple[str, str]], np.ndarray[Any, Any]]:
+    counted = Counter((str(gold), str(said)) for gold, said in pairs)
+    cells = sorted(counted)
+    return cells, np.array([counted[cell] for cell in cells])
+
+
+def _macro_f1(cells: list[tuple[str, str]], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Macro-F1 of each row of counts (resamples x cells); a label that is not drawn is left out."""
+    scores, drawn = [], []
+    for label in sorted({gold for gold, _ in cells}):
+        gold = counts[:, [g == label for g, _ in cells]].sum(axis=1)
+        said = counts[:, [s == label for _, s in cells]].sum(axis=1)
+        both = counts[:, [g == s == label for g, s in cells]].sum(axis=1)
+        scores.append(2 * both / np.maximum(gold + said, 1))
+        drawn.append(gold > 0)
+    weights = np.array(drawn)
+    return np.asarray((np.array(scores) * weights).sum(axis=0) / weights.sum(axis=0))
+
+
+# --- what the task files name ---------------------------------------------------------------------
+
+
+def options_of(doc: Doc) -> list[str]:
+    """The wordings of a row's four options, in the order of the letters."""
+    return [str(doc.get(f"op{letter.lower()}") or "") for letter in LETTERS]
+
+
+def filter_text(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
+    """lm-eval filter: free-form answers."""
+    return [[extract_text(text) for text in texts] for texts in resps]
+
+
+def filter_letter(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
+    """lm-eval filter: letters of the row's options."""
+    return [
+        [extract_letter(text, options_of(doc)) for text in texts]
+        for texts, doc in zip(resps, docs, strict=True)
+    ]
+
+
+def filter_label(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
+    """lm-eval filter: labels in words."""
+    return [[extract_label(text) for text in texts] for texts in resps]
+
+
+def score_text(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results`` of a free-form question: EM, F1 and whether there is no answer."""
+    (said,) = results
+    accepted = doc["answers"]
+    return {
+        "exact_match": exact_match(said, accepted),
+        "f1": f1(said, accepted),
+        "invalid": float(not said),
+    }
+
+
+def score_class(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results`` of a question whose ``answer`` is a letter or a label."""
+    (said,) = results
+    gold = doc["answer"]
+    return {"acc": float(said == gold), "macro_f1": (gold, said), "invalid": float(not said)}
