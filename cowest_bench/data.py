@@ -6,7 +6,8 @@ hub. A folder holds ``ifqa/``, ``medmcqa/`` and ``prosocial_dialog/`` with ``tra
 ``validation.jsonl`` and ``test.jsonl`` in the fields of the hub's versions.
 
 Training rows whose question is also a test question are dropped and counted (``Splits.leaks``).
-What a data set does not bring is carved from train by a hash of what its rows share, so that the
+What a data set does not bring is carved from train, and a dev split that would be long to score is
+bounded, by a hash of what its rows share, so that the
 splits depend neither on the order of the rows nor on a random generator.
 """
 
@@ -34,9 +35,7 @@ HUB = {
 }
 FEEDBACK_SIZE, FEEDBACK_SHARE = 2_000, 1 / 4
 DEV_SIZE, DEV_SHARE = 1_000, 1 / 8
-KNOWLEDGE_LENGTH = (
-    1_500  # characters of background in an SFT target, which trl cuts at 1,024 tokens
-)
+KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, whose length is bounded
 
 
 class Splits(dict[str, Any]):
@@ -64,7 +63,7 @@ def load_ifqa(
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
         feedback_size: How many rows of train become the feedback split, at most; a quarter at most.
-        dev_size: Not used, since the data set has a validation split.
+        dev_size: How many rows of the validation split become the dev split, at most.
 
     Raises:
         TaskError: If the data cannot be reached or read.
@@ -134,7 +133,7 @@ def load_prosocial_dialog(
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
         feedback_size: How many rows of train become the feedback split, at most; a quarter at most.
-        dev_size: Not used, since the data set has a validation split.
+        dev_size: How many rows of the validation split become the dev split, at most.
 
     Raises:
         TaskError: If the data cannot be reached or read.
@@ -319,7 +318,7 @@ def _splits(
         wanted["dev"] = max(1, min(sizes[1], int(DEV_SHARE * len(train))))
     rows = carve(train, cluster, wanted) | {"test": official[test]}
     if dev is not None:
-        rows["dev"] = clean[dev]
+        rows["dev"] = carve(clean[dev], cluster, {"dev": sizes[1]})["dev"]
     splits = Splits(
         {
             name: Dataset.from_list(rows[name])
@@ -430,9 +429,7 @@ def _hub(name: str, splits: Iterable[str]) -> dict[str, Any]:
     try:
         loaded = datasets.load_dataset(HUB[name])
         return {split: loaded[split] for split in splits}
-    except (
-        Exception
-    ) as error:  # whatever the hub's client raises for want of a network, and no such split
+    except Exception as error:  # whatever the hub's client raises without a network or such a split
         raise TaskError(
             f"The data set {HUB[name]} cannot be had from the Hugging Face hub "
             f"({type(error).__name__}); give local files with --data DIR or set COWEST_DATA."

@@ -105,6 +105,11 @@ def cowest(
         candidates = influence(results.samples(drafts), results.samples(alone), how.signal)
         rule: Rule = "random" if how.control == "random-pairs" else how.rule
         pairs = preference_pairs(candidates, rule, seed)
+        if not pairs:
+            raise RunError(
+                f"No two drafts of a feedback question of {task.name} differ in what they changed; "
+                "ask for more drafts (k), or take another signal."
+            )
 
         # 3. Align the weak model with it, as far as that helps the collaboration on dev.
         rows = preference_rows(

@@ -47,10 +47,11 @@ def test_every_public_name_is_what_it_says() -> None:
 
 
 def test_every_command_has_help_with_examples() -> None:
-    commands = [*main.commands.values(), *main.commands["tasks"].commands.values()]  # type: ignore[attr-defined]
+    groups = [main.commands[name] for name in ("tasks", "models")]
+    commands = [*main.commands.values(), *(c for g in groups for c in g.commands.values())]  # type: ignore[attr-defined]
     for command in commands:
         assert command.help, command.name
-        if command.name not in ("tasks", "list"):
+        if command.name not in ("tasks", "models", "list"):
             assert "Examples:" in command.help, command.name
 
 
@@ -111,7 +112,7 @@ def test_run_prints_one_json_object(tmp_path: Path) -> None:
 
     options = ["--strong", str(STRONG), "--systems", "strong", "--split", "dev", "--set", "seed=9"]
     done = cowest(
-        *["run", "--tasks", "cowest_pocket_medical", *options, "--dtype", "float32"],
+        *["run", "--tasks", "cowest_pocket_medical", *options, "--strong-dtype", "float32"],
         *["--format", "json", "--results", str(tmp_path)],
     )
     assert done.returncode == 0, done.stderr

@@ -62,7 +62,9 @@ def make_model(texts: Iterable[str], folder: Path, seed: int) -> ModelSpec:
         bos_token_id=None,
         eos_token_id=1,
     )
-    LlamaForCausalLM(config).save_pretrained(str(folder))
+    model = LlamaForCausalLM(config)
+    model.generation_config.do_sample = True  # else transformers serve ignores a temperature
+    model.save_pretrained(str(folder))
     return ModelSpec(name=str(folder), dtype="float32")
 
 
@@ -84,16 +86,16 @@ def medmcqa(tmp_path_factory: pytest.TempPathFactory) -> Task:
 
 @pytest.fixture(scope="session")
 def trained_strong(medmcqa: Task, tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    """A model that answers in the form asked for, with one letter or another."""
+    """A model that answers in the form asked for, with any letter."""
     folder = tmp_path_factory.mktemp("strong")
-    rows = medmcqa.on("train").sft_rows()
-    texts = [message["content"] for row in rows for message in row["prompt"]]
     rng = random.Random(0)
+    rows = medmcqa.on("train").sft_rows() * 4
     for row in rows:
         row["completion"] = [{"role": "assistant", "content": f"Answer: {rng.choice('ABCD')}"}]
     results = Results(folder)
     results.prepare()
-    settings = SFTSettings(learning_rate=5e-3, epochs=12, batch_size=8, lora=None, **TRAINED)
+    settings = SFTSettings(learning_rate=3e-3, epochs=2, batch_size=8, lora=None, **TRAINED)
+    texts = [row["prompt"][0]["content"] for row in rows]
     return sft(make_model(texts, folder / "base", 1), rows, results=results, settings=settings)
 
 
@@ -127,7 +129,9 @@ def test_the_whole_method_behind_transformers_serve(
         monkeypatch.setenv("SERVE_BASE_URL", url)
         monkeypatch.setenv("SERVE_API_KEY", "not-a-secret")
         name = f"openai-api/serve/{trained_strong.path}"
-        strong = ModelSpec(name=name, price=Price(input=2, output=8))
+        # Sampled, so that answers to different drafts differ although the model knows nothing.
+        price, sampling = Price(input=2, output=8), {"temperature": 1.0}
+        strong = ModelSpec(name=name, price=price, sampling=sampling)
         run_method(medmcqa, strong, results, tmp_path)
     (alone,) = [r for r in results.all_runs() if (r.system, r.split) == ("strong", "test")]
     assert [row.strong_input_tokens for row in results.samples(alone)] == prompt_tokens(
