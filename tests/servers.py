@@ -35,18 +35,21 @@ def transformers_serve(log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def vllm(
-    python: str, model: Path, log: Path, adapters: dict[str, Path] | None = None, name: str = "base"
-) -> Iterator[str]:
-    """Serve a base model and its adapters; yields its base URL."""
+def vllm(python: str, model: Path, log: Path) -> Iterator[str]:
+    """Serve a model by vLLM, to which adapters can be added while it runs; yields its base URL.
+
+    ``python`` is the interpreter of an environment that has vLLM.
+    """
     port = free_port()
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    command += ["--served-model-name", name, "--dtype", "float32", "--enforce-eager"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", "512"]
-    if adapters:
-        command += ["--enable-lora", "--lora-modules"]
-        command += [f"{name}={folder}" for name, folder in adapters.items()]
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "2048"]
+    command += ["--enable-lora", "--max-lora-rank", "16"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+    }
     with _running(command, log, f"http://127.0.0.1:{port}", environment, patience=300) as url:
         yield url
 

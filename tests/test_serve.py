@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cowest_bench.config import ModelSpec, Pairing, Price
+from cowest_bench.evaluate import evaluate
 from cowest_bench.method import Method, cowest
 from cowest_bench.records import Results
 from cowest_bench.tasks import Task, load_task
@@ -148,3 +149,55 @@ def prompt_tokens(task: Task, model: ModelSpec) -> list[Any]:
         len(tokenizer.apply_chat_template(s.messages, add_generation_prompt=True)["input_ids"])
         for s in task.samples
     ]
+
+
+VLLM = os.environ.get("COWEST_VLLM")
+
+
+@needs_data
+@pytest.mark.skipif(not VLLM, reason="COWEST_VLLM names no Python that has vLLM (make test-vllm)")
+def test_the_whole_method_behind_vllm(
+    medmcqa: Task,
+    trained_strong: ModelSpec,
+    results: Results,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One server is the strong model, and draws greedily what the same adapter draws in peft."""
+    adapter = make_adapter(trained_strong, tmp_path / "adapter")
+    with servers.vllm(str(VLLM), Path(trained_strong.path), tmp_path / "vllm.log") as url:
+        monkeypatch.setenv("VLLM_BASE_URL", url)
+        strong = ModelSpec(name=f"vllm/{trained_strong.path}", price=Price(input=2, output=8))
+        sampled = strong.model_copy(update={"sampling": {"temperature": 1.0}})
+        run_method(medmcqa, sampled, results, tmp_path)
+        said = {}
+        for lora in (None, str(adapter)):
+            by_peft, by_vllm = (
+                evaluate(
+                    medmcqa,
+                    "collab",
+                    results=results,
+                    weak=model.model_copy(update={"adapter": lora}),
+                    strong=strong,
+                    temperature=0.0,
+                )
+                for model in (trained_strong, strong)
+            )
+            said[lora] = [row.draft for row in results.samples(by_vllm)]
+            assert said[lora] == [row.draft for row in results.samples(by_peft)]
+    assert said[None] != said[str(adapter)]
+
+
+def make_adapter(base: ModelSpec, folder: Path) -> Path:
+    """A LoRA adapter of random weights, which changes what the model says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(5)
+    config = LoraConfig(
+        r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    model = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32)
+    get_peft_model(model, config).save_pretrained(str(folder))
+    return folder
