@@ -20,13 +20,7 @@ from inspect_ai import Task as InspectTask
 from inspect_ai import eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalSample, read_eval_log_samples
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageUser,
-    Model,
-)
+from inspect_ai.model import Model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from cowest_bench import models, spending
@@ -41,6 +35,7 @@ from cowest_bench.errors import (
 )
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 from cowest_bench.records import Results, Run, SampleScore, content_hash
+from cowest_bench.samples import inspect_samples
 from cowest_bench.scorers import gold_logprob, task_metric
 from cowest_bench.spending import Budget
 from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, question_of, solo
@@ -84,27 +79,15 @@ class Cell:
     control: str | None = None
 
     def __post_init__(self) -> None:
-        if self.system not in SYSTEMS:
-            raise ConfigError(
-                f"There is no system {self.system}; {suggestion(self.system, SYSTEMS)}"
-            )
         if self.format not in FORMATS:
             allowed = suggestion(self.format, FORMATS)
             raise ConfigError(f"There is no interaction format {self.format}; {allowed}")
-        for spec in self.specs.values():
-            models.check(spec)
+        _ = self.specs
 
     @cached_property
     def specs(self) -> dict[Role, ModelSpec]:
         """The model in every role that the system has."""
-        given = {"weak": self.weak, "strong": self.strong}
-        specs = {role: given[role] for role in SYSTEMS[self.system]}
-        for role, spec in specs.items():
-            if spec is None:
-                raise ConfigError(
-                    f"System {self.system} needs a {role} model; give one with --{role} MODEL."
-                )
-        return specs  # type: ignore[return-value]
+        return specs_of(self.system, self.weak, self.strong)
 
     @property
     def drafts(self) -> bool:
@@ -156,6 +139,42 @@ class Cell:
     def calls(self) -> dict[Role, int]:
         """How often the model in each role is asked."""
         return dict.fromkeys(self.specs, len(self.answers) * self.task.repeats)
+
+
+def specs_of(
+    system: str, weak: ModelSpec | None, strong: ModelSpec | None
+) -> dict[Role, ModelSpec]:
+    """The model in every role that a system has.
+
+    Raises:
+        ConfigError: If the system is unknown or a role has no model.
+        ModelError: If a model cannot be there.
+    """
+    if system not in SYSTEMS:
+        raise ConfigError(f"There is no system {system}; {suggestion(system, SYSTEMS)}")
+    given = {"weak": weak, "strong": strong}
+    specs = {}
+    for role in SYSTEMS[system]:
+        spec = given[role]
+        if spec is None:
+            raise ConfigError(
+                f"System {system} needs a {role} model; give one with --{role} MODEL."
+            )
+        models.check(spec)
+        specs[role] = spec
+    return specs
+
+
+def solver_for(system: str, format: str, temperature: float, seed: int) -> Solver:
+    """The solver that a system is."""
+    if len(SYSTEMS[system]) == 2:
+        return collaborate(format, temperature, seed)
+    return solo(SYSTEMS[system][0], seed)
+
+
+def sampling(specs: Mapping[Role, ModelSpec]) -> dict[str, dict[str, Any]]:
+    """What models say of their own sampling, for the solvers to read."""
+    return {role: spec.sampling for role, spec in specs.items() if spec.sampling}
 
 
 def evaluate(
@@ -213,7 +232,7 @@ def complete(
     reported: dict[str, set[str]] = {}
     with spending.within(budget, cell.specs):
         for engine_task, epochs, log_dir in _engine_tasks(cell, results, missing, bool(rows), told):
-            log = _run_engine(
+            log = run_engine(
                 engine_task,
                 opened,
                 limits=limits,
@@ -277,7 +296,7 @@ def _engine_tasks(
     """The cell as a task of the engine; what is missing of one, as a task for each epoch."""
     folder = results.logs / cell.run_id
     tell = _reporting(progress, f"{cell.system} {cell.task.split}", len(missing))
-    samples = _inspect_samples(cell)
+    samples = _samples(cell)
     if not again:
         yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
         return
@@ -292,11 +311,7 @@ def _engine_tasks(
 
 def _inspect_task(cell: Cell, samples: list[Sample], report: Solver) -> InspectTask:
     task = cell.task
-    solve = (
-        collaborate(cell.format, cell.temperature, cell.seed)
-        if cell.drafts
-        else solo(SYSTEMS[cell.system][0], cell.seed)
-    )
+    solve = solver_for(cell.system, cell.format, cell.temperature, cell.seed)
     return InspectTask(
         name=task.name,
         dataset=MemoryDataset(samples),
@@ -324,41 +339,19 @@ def _answer_prefix(task: Task, specs: Mapping[Role, ModelSpec]) -> str:
     return task.meta.answer_prefix
 
 
-_MESSAGES: dict[str, Callable[..., ChatMessage]] = {
-    "system": ChatMessageSystem,
-    "user": ChatMessageUser,
-    "assistant": ChatMessageAssistant,
-}
+def _samples(cell: Cell) -> list[Sample]:
+    """The questions as the engine's samples, with what the cell adds to the task."""
+    samples = inspect_samples(cell.task, formats=(cell.format,) if cell.drafts else ())
+    questions = [question_of(sample.input) for sample in samples]  # type: ignore[arg-type]
+    for i, sample in enumerate(samples):
+        added: dict[str, Any] = {"sampling": sampling(cell.specs)}
+        if cell.control == "shuffled":
+            added["draft_for"] = questions[i - len(samples) // 2]
+        sample.metadata = {**(sample.metadata or {}), **added}
+    return samples
 
 
-def _inspect_samples(cell: Cell) -> list[Sample]:
-    """The questions as Inspect samples; the gold answer is in ``target``, for scorers only."""
-    task = cell.task
-    common: dict[str, Any] = {
-        "generation": task.generation,
-        "repeats": task.repeats,
-        "draft_tokens": task.meta.draft_tokens,
-        "sampling": {role: spec.sampling for role, spec in cell.specs.items() if spec.sampling},
-    }
-    if cell.drafts:
-        common["prompts"] = cell.prompts.model_dump()
-    inputs = [
-        [_MESSAGES[m["role"]](content=m["content"]) for m in s.messages] for s in task.samples
-    ]
-    half = len(inputs) // 2
-    return [
-        Sample(
-            id=sample.id,
-            input=messages,
-            target=sample.target,
-            metadata=common
-            | ({"draft_for": question_of(inputs[i - half])} if cell.control == "shuffled" else {}),
-        )
-        for i, (sample, messages) in enumerate(zip(task.samples, inputs, strict=True))
-    ]
-
-
-def _run_engine(
+def run_engine(
     task: InspectTask,
     roles: Mapping[Role, Model],
     *,
