@@ -14,6 +14,7 @@ from inspect_ai.log import read_eval_log
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.evaluate import evaluate
+from cowest_bench.models import HFLMProvider
 from cowest_bench.records import Results, SampleScore
 from cowest_bench.tasks import load_task, tasks_folder
 from tests.conftest import SEED, cowest
@@ -150,3 +151,21 @@ def test_tasks_of_the_three_domains_are_registered() -> None:
 
     for name in ("medical", "counterfactual", "ethics", "any_task"):
         assert registry_info(getattr(_registry, name)).type == "task"
+
+
+def test_a_local_model_reads_what_lm_eval_would_write(strong: ModelSpec) -> None:
+    provider = HFLMProvider(strong.path, dtype="float32")
+    asked = [{"role": "user", "content": "why"}]
+    templated = provider.render(asked)
+    assert templated != "why"
+    assert provider.render(asked, plain=True) == "why"
+    # The beginning of an answer goes on; it is no turn after which another one starts.
+    begun = provider.render([*asked, {"role": "assistant", "content": "answer :"}])
+    assert begun == f"{templated}answer :"
+
+
+def test_a_run_without_a_template_is_another_run() -> None:
+    templated = load_task(TASK, seed=SEED, limit=1)
+    plain = load_task(TASK, seed=SEED, limit=1, apply_chat_template=False)
+    assert templated.samples == plain.samples
+    assert templated.data_hash != plain.data_hash

@@ -93,7 +93,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def drop() -> dict[str, Any]:
         others = [drop_answer(str(draw.randint(1, 2))), drop_answer("")]
         validated = {key: [other[key] for other in others] for key in others[0]}
-        row = {"section_id": "s", "query_id": str(draw.random()), "passage": "Pears grow."}
+        row: dict[str, Any] = {
+            "section_id": "s",
+            "query_id": str(draw.random()),
+            "passage": "Pears grow.",
+        }
         row |= {"question": f"{question()}?", "answer": others[0]}
         return {**row, "validated_answers": validated}
 
@@ -107,7 +111,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def mmlu_pro(category: str) -> dict[str, Any]:
         cot = f"A: Let's think step by step. The answer is ({draw.choice('AB')})."
-        row = {"question": f"{question()}?", "options": ["1 ", "2", "3"], "category": category}
+        row: dict[str, Any] = {
+            "question": f"{question()}?",
+            "options": ["1 ", "2", "3"],
+            "category": category,
+        }
         return {**row, "answer": draw.choice("AB"), "cot_content": cot}
 
     _data_set(
