@@ -47,8 +47,8 @@ class CowestLM(LM):
     ``--model_args`` takes the arguments by name, ``key=value,...`` or a JSON object, in which a model
     may be an object too (``{"name": ..., "adapter": ..., "sampling": ...}``, see ``ModelSpec``).
 
-    lm-eval adds ``--model_args`` to the metadata of every task, where the pocket tasks read ``seed``
-    as the world to draw; ``--metadata '{"seed": 3}'`` has the last word there.
+    lm-eval adds ``--model_args`` to the metadata of every task: one that reads a ``seed`` of its own
+    there (the world to draw, say) gets this one, unless ``--metadata '{"seed": 3}'`` says otherwise.
 
     Args:
         weak: The model in the role ``weak``.
