@@ -319,6 +319,30 @@ def check(name: str, question: str, **given: Any) -> None:
         click.echo(f"cost       {1000 * cost:.4f} usd for a thousand such calls")
 
 
+# --- lm-eval --------------------------------------------------------------------------------------
+
+
+@main.command(
+    "lm-eval",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lm_eval(arguments: tuple[str, ...]) -> None:
+    """Run lm-eval's own command, in which a pairing is the model "cowest".
+
+    All arguments are lm-eval's: cowest lm-eval run --help lists them.
+
+    \b
+    Examples:
+      cowest lm-eval run --model cowest --model_args weak=DIR,strong=openai-api/x/y,seed=0 \\
+        --tasks gsm8k --apply_chat_template
+      cowest lm-eval run --model cowest --model_args system=strong,strong=DIR --tasks gsm8k
+    """
+    from cowest_bench import lm_eval_model
+
+    lm_eval_model.main(list(arguments))
+
+
 # --- tasks ----------------------------------------------------------------------------------------
 
 

@@ -20,13 +20,7 @@ from inspect_ai import Task as InspectTask
 from inspect_ai import eval_set
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalSample, read_eval_log_samples
-from inspect_ai.model import (
-    ChatMessage,
-    ChatMessageAssistant,
-    ChatMessageSystem,
-    ChatMessageUser,
-    Model,
-)
+from inspect_ai.model import Model
 from inspect_ai.scorer import Scorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
@@ -42,6 +36,7 @@ from cowest_bench.errors import (
 )
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 from cowest_bench.records import Results, Run, SampleScore, content_hash
+from cowest_bench.samples import inspect_samples
 from cowest_bench.scorers import gold_logprob, task_metric
 from cowest_bench.spending import Budget
 from cowest_bench.systems import DRAFT_TEMPERATURE, collaborate, question_of, solo
@@ -89,23 +84,12 @@ class Cell:
         if self.format not in FORMATS:
             allowed = suggestion(self.format, FORMATS)
             raise ConfigError(f"There is no interaction format {self.format}; {allowed}")
-        for spec in self.specs.values():
-            models.check(spec)
+        _ = self.specs
 
     @cached_property
     def specs(self) -> dict[Role, ModelSpec]:
         """The model in every role that the system has."""
-        if self.system not in SYSTEMS:
-            allowed = suggestion(self.system, SYSTEMS)
-            raise ConfigError(f"There is no system {self.system}; {allowed}")
-        given: dict[Role, ModelSpec | None] = {"weak": self.weak, "strong": self.strong}
-        specs = {role: given[role] for role in SYSTEMS[self.system]}
-        for role, spec in specs.items():
-            if spec is None:
-                raise ConfigError(
-                    f"System {self.system} needs a {role} model; give one with --{role} MODEL."
-                )
-        return specs  # type: ignore[return-value]
+        return specs_of(self.system, self.weak, self.strong)
 
     @property
     def drafts(self) -> bool:
@@ -154,37 +138,18 @@ class Cell:
         return [(sample.id, epoch) for epoch in epochs for sample in self.task.samples]
 
     def samples(self) -> list[Sample]:
-        """The questions as the engine takes them; the gold answer is in ``target``, for scorers only."""
-        task = self.task
-        common: dict[str, Any] = {
-            "generation": task.generation,
-            "repeats": task.repeats,
-            "draft_tokens": task.meta.draft_tokens,
-        }
-        if self.drafts:
-            common["prompts"] = self.prompts.model_dump()
-        inputs = [
-            [_MESSAGES[m["role"]](content=m["content"]) for m in sample.messages]
-            for sample in task.samples
-        ]
-        half = len(inputs) // 2
-        shuffled = self.control == "shuffled"
-        return [
-            Sample(
-                id=sample.id,
-                input=messages,
-                target=list(sample.accepted),
-                metadata=common
-                | ({"draft_for": question_of(inputs[i - half])} if shuffled else {}),
-            )
-            for i, (sample, messages) in enumerate(zip(task.samples, inputs, strict=True))
-        ]
+        """The questions as the engine takes them."""
+        samples = inspect_samples(self.task, formats=(self.format,) if self.drafts else ())
+        if self.control == "shuffled":
+            questions = [question_of(sample.input) for sample in samples]  # type: ignore[arg-type]
+            for i, sample in enumerate(samples):
+                other = questions[i - len(samples) // 2]
+                sample.metadata = {**(sample.metadata or {}), "draft_for": other}
+        return samples
 
     def solver(self) -> Solver:
         """What the engine does with each question."""
-        if self.drafts:
-            return collaborate(self.format, self.temperature, self.seed)
-        return solo(SYSTEMS[self.system][0], self.seed)
+        return solver_for(self.system, self.format, self.temperature, self.seed)
 
     def scorers(self) -> list[Scorer]:
         """How the engine scores an answer; the first gives the score."""
@@ -244,6 +209,42 @@ class Cell:
         return self.task.aggregate(first) if first else {}
 
 
+def specs_of(
+    system: str, weak: ModelSpec | None, strong: ModelSpec | None
+) -> dict[Role, ModelSpec]:
+    """The model in every role that a system has.
+
+    Raises:
+        ConfigError: If the system is unknown or a role has no model.
+        ModelError: If a model cannot be there.
+    """
+    if system not in SYSTEMS:
+        raise ConfigError(f"There is no system {system}; {suggestion(system, SYSTEMS)}")
+    given = {"weak": weak, "strong": strong}
+    specs = {}
+    for role in SYSTEMS[system]:
+        spec = given[role]
+        if spec is None:
+            raise ConfigError(
+                f"System {system} needs a {role} model; give one with --{role} MODEL."
+            )
+        models.check(spec)
+        specs[role] = spec
+    return specs
+
+
+def solver_for(system: str, format: str, temperature: float, seed: int) -> Solver:
+    """The solver that a system is."""
+    if len(SYSTEMS[system]) == 2:
+        return collaborate(format, temperature, seed)
+    return solo(SYSTEMS[system][0], seed)
+
+
+def sampling(specs: Mapping[Role, ModelSpec]) -> dict[str, dict[str, Any]]:
+    """What models say of their own sampling, for the solvers to read."""
+    return {role: spec.sampling for role, spec in specs.items() if spec.sampling}
+
+
 def evaluate(
     task: Task,
     system: str,
@@ -299,7 +300,7 @@ def complete(
     reported: dict[str, set[str]] = {}
     with spending.within(budget, cell.specs):
         for engine_task, epochs, log_dir in _engine_tasks(cell, results, missing, bool(rows), told):
-            log = _run_engine(
+            log = run_engine(
                 engine_task,
                 opened,
                 limits=limits,
@@ -356,10 +357,9 @@ def _engine_tasks(
     """The cell as a task of the engine; what is missing of one, as a task for each epoch."""
     folder = results.logs / cell.run_id
     tell = _reporting(progress, f"{cell.system} {cell.task.split}", len(missing))
-    sampling = {role: spec.sampling for role, spec in cell.specs.items() if spec.sampling}
     samples = cell.samples()
     for sample in samples:
-        sample.metadata = {**(sample.metadata or {}), "sampling": sampling}
+        sample.metadata = {**(sample.metadata or {}), "sampling": sampling(cell.specs)}
     if not again:
         yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
         return
@@ -397,14 +397,7 @@ def _answer_prefix(task: Task, specs: Mapping[Role, ModelSpec]) -> str:
     return task.meta.answer_prefix
 
 
-_MESSAGES: dict[str, Callable[..., ChatMessage]] = {
-    "system": ChatMessageSystem,
-    "user": ChatMessageUser,
-    "assistant": ChatMessageAssistant,
-}
-
-
-def _run_engine(
+def run_engine(
     task: InspectTask,
     roles: Mapping[Role, Model],
     *,

@@ -46,6 +46,7 @@ Response = TypeVar("Response")
 
 Generated = tuple[str, int, int]  # text, input tokens, output tokens
 
+PLAIN = "plain"  # marks, in a message's metadata, text that no chat template is put around
 BATCH_SIZE = 64  # sequences generated together
 GATHER_SECONDS = 0.05  # how long a batch that is not full waits for the next request
 
@@ -334,7 +335,8 @@ class HFLMProvider(ModelAPI):
         config: GenerateConfig,
     ) -> ModelOutput:
         """Answer one chat, together with others that are waiting."""
-        prompt = self.render([{"role": m.role, "content": m.text} for m in input])
+        messages: list[Message] = [{"role": m.role, "content": m.text} for m in input]
+        prompt = self.render(messages, plain=is_plain(input))
         text, tokens_in, tokens_out = await self._generate((prompt, _generation(config)))
         output = ModelOutput.from_content(self.model_name, text)
         output.usage = ModelUsage(
@@ -342,15 +344,22 @@ class HFLMProvider(ModelAPI):
         )
         return output
 
-    async def logprob(self, messages: list[Message], start: str, answer: str) -> float:
+    async def logprob(
+        self, messages: list[Message], start: str, answer: str, *, plain: bool = False
+    ) -> float:
         """Log-probability (nats) that an assistant turn beginning with ``start`` goes on as ``answer``."""
-        return await self._logprob((self.render(messages) + start, answer))
+        return await self._logprob((self.render(messages, plain=plain) + start, answer))
 
-    def render(self, messages: list[Message]) -> str:
-        """The prompt as lm-eval writes it: by the chat template, or plain if the model has none."""
-        if self.lm.tokenizer.chat_template is None:
+    def render(self, messages: list[Message], *, plain: bool = False) -> str:
+        """The prompt as lm-eval writes it: by the chat template, or plain.
+
+        It is plain if the model has no template, or if the run is one without (as ``lm_eval`` is by
+        default). An assistant's turn at the end is the beginning of the answer (``gen_prefix``).
+        """
+        if plain or self.lm.tokenizer.chat_template is None:
             return "".join(message["content"] for message in messages)
-        return str(self.lm.apply_chat_template(messages))
+        begun = messages[-1]["role"] == "assistant"
+        return str(self.lm.apply_chat_template(messages, add_generation_prompt=not begun))
 
     def _generate_batch(self, requests: list[tuple[str, dict[str, Any]]]) -> list[Generated]:
         from lm_eval.api.instance import Instance
@@ -367,6 +376,11 @@ class HFLMProvider(ModelAPI):
 
         instances = [Instance("loglikelihood", {}, request, 0) for request in requests]
         return [value for value, _ in self.lm.loglikelihood(instances, disable_tqdm=True)]
+
+
+def is_plain(messages: Sequence[ChatMessage]) -> bool:
+    """Whether the text is meant for the model as it stands (endpoints always have a template)."""
+    return any((message.metadata or {}).get(PLAIN) for message in messages)
 
 
 @modelapi(name="hflm")

@@ -30,7 +30,7 @@ from cowest_bench.prompts import DEFAULT_FORMAT
 from cowest_bench.records import Results, Run
 from cowest_bench.spending import Budget
 from cowest_bench.systems import DRAFT_TEMPERATURE, MAX_TOKENS
-from cowest_bench.tasks import Metadata, Split, Task, load_tasks, stated_metadata
+from cowest_bench.tasks import Split, Task, load_tasks, read_task_file
 
 BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
 
@@ -301,7 +301,7 @@ def _splits(plan: Plan, name: str, split: Split) -> list[_Split]:
     try:
         tasks = load_tasks(name, split, **plan.options)
     except TaskError:
-        stated, longest = stated_metadata(name) or (Metadata(), None)
+        stated, generation = read_task_file(name, plan.options.get("include_path"))
         if split not in stated.sizes or stated.prompt_tokens is None:
             raise
         return [
@@ -312,7 +312,7 @@ def _splits(plan: Plan, name: str, split: Split) -> list[_Split]:
                 1,
                 stated.prompt_tokens,
                 stated.draft_tokens,
-                longest or MAX_TOKENS,
+                generation.get("max_gen_toks", MAX_TOKENS),
                 "sizes and lengths that the task's file states",
             )
         ]

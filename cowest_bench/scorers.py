@@ -12,6 +12,7 @@ from inspect_ai.model import get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
+from cowest_bench.models import is_plain
 from cowest_bench.tasks import Split, load_task
 
 
@@ -47,7 +48,9 @@ def gold_logprob(prefix: str) -> Scorer:
             for message in state.messages
             if message.role != "assistant"
         ]
-        value = await strong.logprob(messages, start, f" {target[0]}")  # type: ignore[attr-defined]
+        value = await strong.logprob(  # type: ignore[attr-defined]
+            messages, start, f" {target[0]}", plain=is_plain(state.messages)
+        )
         return Score(value=value)
 
     return score

@@ -14,7 +14,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from cowest_bench import spending
 from cowest_bench.config import Role
-from cowest_bench.errors import ModelError, TaskError
+from cowest_bench.errors import ConfigError, ModelError, TaskError, suggestion
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
 
 DRAFT_TEMPERATURE = 0.7  # drafts are sampled, because k drafts of one question have to differ
@@ -52,7 +52,7 @@ def collaborate(
     """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        prompts = Prompts(**state.metadata.get("prompts") or FORMATS[format].model_dump())
+        prompts = _prompts(state, format)
         asked, question = list(state.messages), question_of(state.messages)
         for repeat in range(_repeats(state)):
             drafted = await ask(
@@ -73,6 +73,15 @@ def collaborate(
         return state
 
     return solve
+
+
+def _prompts(state: TaskState, format: str) -> Prompts:
+    """The task's own prompts for an interaction format; those of ``FORMATS`` for foreign samples."""
+    own = {key: Prompts(**value) for key, value in state.metadata.get("prompts", {}).items()}
+    known = own or FORMATS
+    if format not in known:
+        raise ConfigError(f"There is no interaction format {format}; {suggestion(format, known)}")
+    return known[format]
 
 
 def _repeats(state: TaskState) -> int:
@@ -172,4 +181,5 @@ def question_of(messages: list[ChatMessage]) -> str:
 def with_question(messages: list[ChatMessage], text: str) -> list[ChatMessage]:
     """The conversation with other words in the turn that is the question."""
     last = max(i for i, message in enumerate(messages) if message.role == "user")
-    return [*messages[:last], ChatMessageUser(content=text), *messages[last + 1 :]]
+    asked = ChatMessageUser(content=text, metadata=messages[last].metadata)
+    return [*messages[:last], asked, *messages[last + 1 :]]

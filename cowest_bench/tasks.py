@@ -60,6 +60,11 @@ class Metadata(BaseModel):
     prompt_tokens: float | None = None
     """Mean length of a question, likewise."""
 
+    @property
+    def prompts_by_format(self) -> dict[str, Prompts]:
+        """What the two models are asked, for every interaction format of the task."""
+        return self.prompts or FORMATS
+
 
 class TaskSample(BaseModel):
     """One question as lm-eval builds it: what a model may see, and what only the scorer may."""
@@ -154,12 +159,12 @@ class Task:
         """
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
             self.lm.build_all_requests(
-                rank=0, world_size=1, limit=self.limit, chat_template=_as_json, **self._turns
+                rank=0, world_size=1, limit=self.limit, chat_template=as_json, **self._turns
             )
         return [
             TaskSample(
                 id=instance.doc_id,
-                messages=self._messages(instance.args[0]),
+                messages=messages_of(instance.args[0])[0],
                 target=_text(gold := self.lm.doc_to_target(instance.doc)),
                 accepted=tuple(map(_text, gold if isinstance(gold, list) else [gold])),
                 cluster=self._cluster(instance.doc),
@@ -178,7 +183,7 @@ class Task:
         Raises:
             TaskError: If the task brings prompts of its own, but not for this format.
         """
-        known = self.meta.prompts or FORMATS
+        known = self.meta.prompts_by_format
         if format not in known:
             raise TaskError(
                 f"Task {self.name} has no prompts for the interaction format {format}; choose one "
@@ -186,10 +191,10 @@ class Task:
             )
         return known[format]
 
-    def _messages(self, context: str) -> list[Message]:
-        if self._turns["apply_chat_template"]:
-            return list(json.loads(context))
-        return [{"role": "user", "content": context}]
+    @property
+    def plain(self) -> bool:
+        """Whether a model is asked with text as it stands, without a chat template."""
+        return not self._turns["apply_chat_template"]
 
     @cached_property
     def generation(self) -> dict[str, Any]:
@@ -278,7 +283,8 @@ class Task:
     def data_hash(self) -> str:
         """Hash of everything the split's data decides: prompts, targets, clusters, generation."""
         content = [sample.model_dump() for sample in self.samples]
-        return _hash([self.meta.version, self.generation, self.meta.primary, content])
+        plain = ["plain"] if self.plain else []  # the same words, but not what a model reads
+        return _hash([self.meta.version, self.generation, self.meta.primary, content, *plain])
 
     def sft_rows(self) -> list[dict[str, list[Message]]]:
         """Conversational prompt-completion rows for supervised fine-tuning."""
@@ -354,9 +360,22 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
+def as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
     """Stand in for a chat template, so that lm-eval hands over messages instead of text."""
-    return json.dumps(messages)
+    return _JSON_MARK + json.dumps(messages)
+
+
+def messages_of(context: str) -> tuple[list[Message], bool]:
+    """The messages of a context that ``as_json`` wrote, or one turn of plain text; and if it is plain.
+
+    (lm-eval says nowhere which of the two it hands over, and caches contexts if asked to.)
+    """
+    if context.startswith(_JSON_MARK):
+        return list(json.loads(context.removeprefix(_JSON_MARK))), False
+    return [{"role": "user", "content": context}], True
+
+
+_JSON_MARK = "\x02messages\x03"  # no text begins with it
 
 
 def _text(value: Any) -> str:
@@ -404,20 +423,6 @@ def list_tasks(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
-def stated_metadata(name: str) -> tuple[Metadata, int | None] | None:
-    """What the file of one of this package's tasks states, without its data; None if it is not ours.
-
-    Returns:
-        Its metadata, and the longest answer it allows in tokens.
-    """
-    path = list_tasks().get(name)
-    if path is None:
-        return None
-    config = yaml.load(path.read_text(encoding="utf-8"), _TaskLoader)
-    longest = (config.get("generation_kwargs") or {}).get("max_gen_toks")
-    return _metadata(name, config.get("metadata")), longest
-
-
 class _TaskLoader(yaml.SafeLoader):
     """Reads task files without importing what they name."""
 
@@ -452,6 +457,27 @@ def load_task(name: str, split: Split = "test", **options: Any) -> Task:
 def load_tasks(name: str, split: Split = "test", **options: Any) -> list[Task]:
     """Load a task, or every task of a group or tag; arguments and errors as for ``load_task``."""
     return _load(name, split, json.dumps(options, sort_keys=True))
+
+
+def read_task_file(
+    name: str, include_path: str | Path | None = None
+) -> tuple[Metadata, dict[str, Any]]:
+    """What a task's file says, without loading the task and its data.
+
+    Tasks that are neither this package's nor in ``include_path`` (lm-eval's own) say nothing.
+
+    Returns:
+        Its metadata for this benchmark, and its generation settings in lm-eval's names.
+
+    Raises:
+        TaskError: If it cannot be read.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    folders = [tasks_folder(), *([Path(include_path)] if include_path else [])]
+    known = {task: path for folder in folders for task, path in list_tasks(folder).items()}
+    config = load_yaml(known[name], resolve_func=False) if name in known else {}
+    return _metadata(name, config.get("metadata")), config.get("generation_kwargs") or {}
 
 
 @lru_cache(maxsize=32)
