@@ -40,6 +40,19 @@ def detectable_difference(
     return found if found <= discordance else math.inf
 
 
+def exact_power(n: int, discordance: float, difference: float, alpha: float = 0.05) -> float:
+    """Chance that the interval of n single right/wrong questions lies above 0.
+
+    The sum over all numbers m of questions that differ, and helped among them (both binomial), of
+    those with ``(helped - hurt) / sqrt(m) > t_{1-alpha/2, n-1}``, the statistic of
+    ``paired_difference`` at 0 (Miettinen, 1968).
+    """
+    m = np.arange(n + 1)
+    most = np.floor((m + stats.t.isf(alpha / 2, n - 1) * np.sqrt(m)) / 2)  # helped, not yet enough
+    found = stats.binom.sf(most, m, (1 + difference / discordance) / 2)
+    return float(stats.binom.pmf(m, n, discordance) @ found)
+
+
 def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest true difference that a run with this standard error would find with that power.
 
@@ -69,7 +82,9 @@ def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
         density = stats.norm.pdf(x, 0, looks**-0.5)
         return 1 - float(w @ np.linalg.matrix_power(step, looks - 1) @ density)
 
-    single = float(stats.norm.isf(alpha / 2))  # is c for one look; for more c is above, by Bonferroni
+    single = float(
+        stats.norm.isf(alpha / 2)
+    )  # is c for one look; for more c is above, by Bonferroni
     many = float(stats.norm.isf(alpha / 2 / looks))
     c = optimize.brentq(lambda c: leaves(c) - alpha, single - 1e-9, many + 1e-9, xtol=1e-12)
     return np.asarray(2 * stats.norm.sf(c * np.sqrt(looks / np.arange(1, looks + 1))))

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 
 Floats = NDArray[np.float64]
 Clusters = Sequence[Hashable] | NDArray[Any]
@@ -226,13 +225,13 @@ def cluster_bootstrap(
     table = [_scores(column) for column in columns]
     codes = _codes(clusters, len(table[0]))
     sizes = np.bincount(codes)
-    parts = [*(np.bincount(codes, weights=column) for column in table), sizes]
+    parts = [*(np.bincount(codes, weights=column) for column in table), sizes.astype(float)]
 
     def of_means(*resampled: Floats, axis: int = -1) -> Any:
         *sums, n = (part.sum(axis=axis) for part in resampled)
         return statistic(*(total / n for total in sums))
 
-    value = float(of_means(*parts))
+    value = float(of_means(*parts)) if len(sizes) else float("nan")
     if len(sizes) < 2:
         return Estimate(value, float("nan"), float("nan"))
     with warnings.catch_warnings():
@@ -294,10 +293,13 @@ def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discorda
     """
     difference = _differences(ours, theirs)
     helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
-    p = stats.binomtest(helped, helped + hurt).pvalue if helped + hurt else 1.0
+    differ = helped + hurt
+    if not differ:
+        return Discordance(0, 0, 1.0)
+    p = stats.binomtest(helped, differ).pvalue
     if mid_p:
-        p -= stats.binom.pmf(helped, helped + hurt, 0.5)
-        p = p if helped != hurt else 1 - stats.binom.pmf(helped, helped + hurt, 0.5) / 2
+        # Half of the tables as likely as this one: it and, unless it is in the middle, its mirror.
+        p -= stats.binom.pmf(helped, differ, 0.5) / (1 if helped != hurt else 2)
     return Discordance(helped, hurt, float(p))
 
 
@@ -319,8 +321,8 @@ def sign_flip(
     """
     difference = _differences(ours, theirs)
     sums = np.bincount(_codes(clusters, len(difference)), weights=difference)
-    sums = sums[sums != 0]  # has no sign to flip
-    if not len(sums):
+    sums = sums[sums != 0]  # the others have no sign to flip
+    if len(sums) < 2:
         return 1.0
     result = stats.permutation_test(
         (sums,),
@@ -334,21 +336,23 @@ def sign_flip(
     return float(result.pvalue)
 
 
-def non_inferiority(
-    ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float
-) -> float:
+def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float) -> float:
     """One-sided p against the hypothesis that ours is worse by ``margin`` or more.
 
     The statistic of ``paired_difference`` at -margin, so that p < alpha/2 when the lower end of its
     ``1 - alpha`` interval is above -margin. Equivalence is non-inferiority in both directions, at the
-    larger p (the two one-sided tests of Schuirmann, 1987).
+    larger p (the two one-sided tests of Schuirmann, 1987). 1 with fewer than two clusters.
     """
     difference = _differences(ours, theirs)
-    mean, error = float(difference.mean()), clustered_se(difference, clusters)
-    se = error.se
+    error = clustered_se(difference, clusters)
+    if error.groups < 2:
+        return 1.0
+    mean, se = float(difference.mean()), error.se
     if _right_wrong(difference):
         helped, hurt, n, inflation = _table(difference, error)
-        se = float(np.sqrt(inflation * _variance(-margin, helped, hurt, n) / n))
+        se = float(np.sqrt(inflation * _variance(max(-1.0, -margin), helped, hurt, n) / n))
+    if not se:
+        return float(mean <= -margin)
     return float(stats.t.sf((mean + margin) / se, error.df))
 
 
@@ -386,7 +390,12 @@ def holm(p: ArrayLike) -> Floats:
 
     ``max_{j <= i} min(1, (m-j+1) p_(j))`` for the i-th smallest of m; reject where below alpha.
     """
-    return _adjusted(p, "holm")
+    values = _scores(p)
+    order = np.argsort(values)
+    scaled = np.arange(len(values), 0, -1) * values[order]
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return adjusted
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
@@ -395,13 +404,8 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     ``min_{j >= i} min(1, p_(j) m / j)`` for the i-th smallest of m (Benjamini and Hochberg, 1995), for
     tests that are independent or positively dependent.
     """
-    return _adjusted(p, "fdr_bh")
-
-
-def _adjusted(p: ArrayLike, method: str) -> Floats:
     values = _scores(p)
-    adjusted: Floats = multipletests(values, method=method)[1] if len(values) else values
-    return adjusted
+    return np.asarray(stats.false_discovery_control(values)) if len(values) else values
 
 
 def rank_intervals(
