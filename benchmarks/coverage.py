@@ -19,7 +19,7 @@ import click
 import numpy as np
 from scipy.stats import binom
 
-from cowest_bench import planning, stats
+from cowest_bench import planning, resampling, stats
 from cowest_bench.stats import Floats, Verdict
 
 Codes = np.ndarray[tuple[int], np.dtype[np.intp]]
@@ -85,7 +85,8 @@ def by_cluster(rng: np.random.Generator, shares: Floats, codes: Codes) -> Floats
     own = rng.standard_gamma(
         np.maximum(shares, 1e-12) * (1 / CORRELATION - 1), (codes[-1] + 1, len(shares))
     )
-    return (own / own.sum(axis=1, keepdims=True))[codes]
+    own /= own.sum(axis=1, keepdims=True)
+    return np.asarray(own[codes])
 
 
 def inflation(codes: Codes) -> float:
@@ -139,7 +140,7 @@ def means(found: Findings) -> None:
     """Coverage of mean_interval; the rate of each draw lies within .02 of the column's."""
     kinds: dict[str, tuple[Callable[..., Floats], int]] = {
         "right/wrong": (right_wrong, 8_000),
-        "graded": (graded, 4_000),
+        "graded": (graded, 3_000),
     }
     for kind, (make, full) in kinds.items():
         draws, rows = found.draws(full), []
@@ -181,7 +182,7 @@ def exact_means(found: Findings) -> None:
 def differences(found: Findings) -> None:
     """Coverage of paired_difference; the discordance of each draw within a fifth of the column's."""
     columns = [(d, f) for d in (0.1, 0.3) for f in (0.0, 0.5, 1.0)][:5]
-    draws, rows = found.draws(6_000), []
+    draws, rows = found.draws(5_000), []
     for n in SIZES:
         for design, codes in designs(n).items():
             cells = []
@@ -199,7 +200,7 @@ def differences(found: Findings) -> None:
     header = [f"{d:.0%} differ, {(1 + f) / 2:.0%} helped" for d, f in columns]
     found.table("Coverage of the difference, right/wrong", ["n", "clusters", *header], rows)
 
-    draws, rows = found.draws(4_000), []
+    draws, rows = found.draws(3_000), []
     cases = ((0.1, 0.0), (0.5, 0.0), (0.1, 0.1), (0.5, 0.1))
     for n in (100, 500, 2000):
         for design, codes in designs(n).items():
@@ -219,16 +220,16 @@ def differences(found: Findings) -> None:
 
 def bootstraps(found: Findings) -> None:
     """Coverage of cluster_bootstrap for a mean and for the share of a gap that is closed."""
-    draws, rows = found.draws(1_500), []
+    draws, rows = found.draws(1_000), []
     for n, design in ((100, "single"), (300, "single"), (250, "fives"), (500, "fives")):
         codes = designs(n)[design]
         rng, mean, gap = found.rng("bootstrap", n, design), 0, 0
         for _ in range(draws):
             weak, strong = graded(rng, 0.3, codes), graded(rng, 0.7, codes)
             collab = np.where(rng.random(n) < 0.5, weak, strong)
-            _, low, high = stats.cluster_bootstrap([weak], codes, draws=999)
+            _, low, high = resampling.cluster_bootstrap([weak], codes, draws=999)
             mean += low <= 0.3 <= high
-            _, low, high = stats.cluster_bootstrap(
+            _, low, high = resampling.cluster_bootstrap(
                 [collab, weak, strong], codes, lambda c, w, s: (c - w) / (s - w), draws=999
             )
             gap += low <= 0.5 <= high
@@ -243,7 +244,7 @@ def bootstraps(found: Findings) -> None:
 def ranks(found: Findings) -> None:
     """How often all true ranks of eight systems, three of them equal, are inside their intervals."""
     rates = np.array([0.3, 0.4, 0.5, 0.5, 0.5, 0.55, 0.6, 0.8])
-    draws, rows = found.draws(1_000), []
+    draws, rows = found.draws(500), []
     best = 1 + (rates[:, None] < rates).sum(axis=1)
     worst = len(rates) - (rates[:, None] > rates).sum(axis=1)
     for n in (100, 500):
@@ -251,7 +252,7 @@ def ranks(found: Findings) -> None:
             rng, held, width = found.rng("ranks", n, design), 0, 0.0
             for _ in range(draws):
                 table = np.stack([right_wrong(rng, rate, codes) for rate in rates])
-                found_ranks = np.array(stats.rank_intervals(table, codes, draws=500))
+                found_ranks = np.array(resampling.rank_intervals(table, codes, draws=500))
                 held += bool(
                     (found_ranks[:, 0] <= best).all() and (found_ranks[:, 1] >= worst).all()
                 )
@@ -291,7 +292,7 @@ def sizes(found: Findings) -> None:
                         ours, theirs = pairs(rng, float(kind[:-1]) / 100, 0.0, codes)
                     _, low, high = stats.paired_difference(ours, theirs, codes)
                     excluded += low > 0 or high < 0
-                    flipped += stats.sign_flip(ours, theirs, codes, draws=499) <= 0.05
+                    flipped += resampling.sign_flip(ours, theirs, codes, draws=499) <= 0.05
                 cells += [
                     found.rate(f"size flip {n} {design} {kind}", flipped, draws, 0, 0.05),
                     found.rate(f"size interval {n} {design} {kind}", excluded, draws, 0, 0.055),
@@ -353,7 +354,7 @@ def several(found: Findings) -> None:
             rng, any_false, share = found.rng("several", real, design), 0, 0.0
             for _ in range(draws):
                 cells = [pairs(rng, 0.2, 0.15 * (cell < real), codes) for cell in range(12)]
-                p = [stats.sign_flip(*cell, codes, draws=999) for cell in cells]
+                p = [resampling.sign_flip(*cell, codes, draws=999) for cell in cells]
                 any_false += bool((stats.holm(p)[real:] <= 0.05).any())
                 rejected = stats.benjamini_hochberg(p) <= 0.05
                 share += rejected[real:].sum() / max(1, rejected.sum())
