@@ -1,7 +1,7 @@
 """How well the intervals, tests, verdicts and plans of cowest_bench.stats hold, by simulation.
 
-    python benchmarks/coverage.py --seed 0 --out FILE.md     # the tables of docs/statistics.md
-    python benchmarks/coverage.py --quick                    # a fiftieth of the draws, for CI
+    python benchmarks/coverage.py --seed 0 --out docs/statistics.md     # all that follows its mark
+    python benchmarks/coverage.py --quick                               # a fiftieth of the draws
 
 Exits with 1 if a claim fails. A claim is a bound on a measured rate; it fails when the rate is more
 than three Monte Carlo standard errors outside (four with --quick). Rates outside of their bounds,
@@ -139,7 +139,7 @@ def graded_pairs(
 def means(found: Findings) -> None:
     """Coverage of mean_interval; the rate of each draw lies within .02 of the column's."""
     kinds: dict[str, tuple[Callable[..., Floats], int]] = {
-        "right/wrong": (right_wrong, 8_000),
+        "right/wrong": (right_wrong, 6_000),
         "graded": (graded, 3_000),
     }
     for kind, (make, full) in kinds.items():
@@ -446,7 +446,20 @@ def sequential(found: Findings) -> None:
     found.table("Five looks, 20% differ", ["n", "clusters", *header], rows)
 
 
+def detectable(found: Findings) -> None:
+    """Smallest difference found with a power of 80%, by questions and discordance."""
+    shares = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
+    rows = [
+        [str(n), *(f"{planning.detectable_difference(n, d):.3f}" for d in shares)]
+        for n in (50, 100, 200, 300, 500, 1000, 2000, 5000)
+    ]
+    header = [f"{d:.0%} differ" for d in shares]
+    found.table("Detectable difference, single questions", ["n", *header], rows)
+
+
+MARK = "<!-- what follows is written by benchmarks/coverage.py -->\n"
 PARTS = (
+    detectable,
     means,
     exact_means,
     differences,
@@ -471,9 +484,10 @@ def main(seed: int, quick: bool, only: tuple[str, ...], out: Path | None) -> Non
     for part in PARTS:
         if not only or part.__name__ in only:
             part(found)
-    text = "\n".join(found.lines).strip() + "\n"
+    text = "\n".join(found.lines) + "\n"
     if out:
-        out.write_text(text, encoding="utf-8")
+        before = out.read_text(encoding="utf-8").partition(MARK)[0] if out.exists() else ""
+        out.write_text(before + MARK + text, encoding="utf-8")
     else:
         click.echo(text)
     for line in found.failed:

@@ -126,7 +126,7 @@ def rank_intervals(
 
     A joint bootstrap of clusters gives c, the ``1 - alpha`` quantile over the draws of
 
-        max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
+        sqrt(G/(G-1)) max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
 
     j is better than k if ``d_jk > c se_jk``; a system's best rank is 1 + how many are better than it,
     its worst how many it is not better than. Systems that cannot be told apart thus share ranks, and
@@ -142,7 +142,7 @@ def rank_intervals(
     means = table.mean(axis=1)
     sums = np.stack([np.bincount(codes, weights=row) for row in table])
     influence = (sums - means[:, None] * sizes) / sizes.sum()
-    covariance = groups / (groups - 1) * influence @ influence.T
+    covariance = influence @ influence.T
     own = np.diag(covariance)
     se = np.sqrt(np.maximum(own[:, None] + own - 2 * covariance, 0))
     # Two systems with the same answers, up to rounding, have no order to find.
@@ -155,7 +155,8 @@ def rank_intervals(
         counts = rng.multinomial(groups, np.full(groups, 1 / groups), min(batch, draws - start))
         shift = counts @ sums.T / (counts @ sizes)[:, None] - means
         largest.append(np.max(np.abs(shift[:, :, None] - shift[:, None, :]) / se, axis=(1, 2)))
-    critical = np.quantile(np.concatenate(largest), 1 - alpha)
+    # Resamples vary less than samples, by (G-1)/G.
+    critical = np.quantile(np.concatenate(largest), 1 - alpha) * np.sqrt(groups / (groups - 1))
     better = means[:, None] - means > critical * se
     best, worst = 1 + better.sum(axis=0), systems - better.sum(axis=1)
     return [Rank(int(low), int(high)) for low, high in zip(best, worst, strict=True)]
