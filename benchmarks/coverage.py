@@ -47,10 +47,11 @@ class Findings:
     def rate(self, name: str, hits: float, draws: int, low: float = 0.0, high: float = 1.0) -> str:
         """A percentage for a table, its claim being checked; no draws: it is exact."""
         share = hits / draws if draws else hits
-        error = np.sqrt(max(share * (1 - share), 0.01) / draws) if draws else 1e-9
+        variance = max(low * (1 - low), high * (1 - high))  # if the claim just holds
+        error = np.sqrt(variance / draws) if draws else 1e-9
         slack = (4 if self.quick else 3) * error
         if not low - slack <= share <= high + slack:
-            self.failed.append(f"{name}: {share:.2%}, claimed {low:.0%} to {high:.0%}")
+            self.failed.append(f"{name}: {share:.2%}, claimed {low:.1%} to {high:.1%}")
         return f"{share:.1%}" if low <= share <= high else f"**{share:.1%}**"
 
     def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:

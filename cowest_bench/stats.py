@@ -173,9 +173,10 @@ def paired_difference(
         q    = (sqrt(B^2 - 4 A C) - B) / 2A,   A = 2n, B = (2n-b+c) d - b - c, C = -c d (1-d)
         V    = se^2 / (((b+c)/n - mean^2) / (n-1)),   n/G if nothing varies
 
-    (q is the most likely share of hurt given d; V as in Yang, Sun and Hardin, 2012.) At d = 0 it is
-    McNemar's z for clusters, and it excludes 0 when that is significant. (A t interval holds too
-    little where few questions differ and most of them in one direction.)
+    (q is the most likely share of hurt given d, V the design effect of the clusters: compare
+    Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 when that
+    is significant. (A t interval holds too little where few questions differ and most of them in one
+    direction.) One cluster says nothing, so its interval is [-1, 1], and t's is NaN.
     """
     difference = differences(ours, theirs)
     if not len(difference):
