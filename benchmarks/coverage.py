@@ -90,10 +90,12 @@ def by_cluster(rng: np.random.Generator, shares: Floats, codes: Codes) -> Floats
     return np.asarray(own[codes])
 
 
-def inflation(codes: Codes) -> float:
-    """Of the variance of a mean, by clusters of these sizes (Kish, 1965)."""
-    sizes = np.bincount(codes)
-    return float(1 + (np.sum(sizes**2) / len(codes) - 1) * CORRELATION)
+def plan(codes: Codes, discordance: float) -> float:
+    """The detectable difference, with the inflation by clusters of these sizes (Kish, 1965)."""
+    size = float(np.sum(np.bincount(codes) ** 2)) / len(codes)
+    return planning.detectable_difference(
+        len(codes), discordance, inflation=1 + (size - 1) * CORRELATION, groups=len(codes) / size
+    )
 
 
 def coverage(codes: Codes) -> tuple[float, float]:
@@ -377,15 +379,13 @@ def several(found: Findings) -> None:
 
 def power(found: Findings) -> None:
     """How often a true difference that was called detectable is found: single questions exactly."""
-    draws, shares = found.draws(4_000), (0.05, 0.1, 0.2, 0.4)
+    draws, shares = found.draws(8_000), (0.05, 0.1, 0.2, 0.4)
     rows = []
     for n in SIZES:
         for design, codes in designs(n).items():
             cells = []
             for d in shares:
-                truth = planning.detectable_difference(
-                    n, d, inflation=inflation(codes), groups=int(codes[-1]) + 1
-                )
+                truth = plan(codes, d)
                 if truth > d:
                     cells.append("none")
                     continue
@@ -418,9 +418,7 @@ def sequential(found: Findings) -> None:
     for n in (200, 500, 2000):
         for design, codes in designs(n).items():
             groups = int(codes[-1]) + 1
-            least = planning.detectable_difference(
-                n, 0.2, inflation=inflation(codes), groups=groups
-            )
+            least = plan(codes, 0.2)
             cells = []
             for factor in (0.0, 1.0, 1.5):
                 rng, stopped, used = found.rng("sequential", n, design, factor), 0, 0.0
