@@ -29,9 +29,9 @@ def detectable_difference(
         d sqrt(n/inflation) = t_{1-alpha/2, groups-1} sqrt(discordance)
                               + z_power sqrt(discordance - d^2)
 
-    (Connor, 1987, solved for d). Infinite if the two differ on too few questions to be
-    told apart even when all of them go in one direction. The margin that systems without a
-    difference are shown to be within, with the same power, is a little above d.
+    (Connor, 1987, solved for d). Infinite if the two differ on so few questions that they cannot be
+    told apart even when all of them go in one direction. The loss that two equal systems are shown
+    not to have (non-inferior) with the same power is about as large.
     """
     m = n / inflation
     t = float(stats.t.isf(alpha / 2, (groups or n) - 1))
