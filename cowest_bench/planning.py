@@ -15,7 +15,7 @@ def detectable_difference(
     discordance: float,
     *,
     inflation: float = 1.0,
-    groups: int | None = None,
+    groups: float | None = None,
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> float:
@@ -23,14 +23,15 @@ def detectable_difference(
 
     ``discordance`` is the share of questions that only one of the two gets right (for graded scores
     the mean squared difference), ``inflation`` by how much clusters inflate the variance of the mean
-    difference, ``groups`` how many clusters there are (all questions if not given). The d with
+    difference, ``groups`` how many clusters there are, ``n^2 / sum m_g^2`` if they differ in size (all
+    questions if not given). The d with
 
         d sqrt(n/inflation) = t_{1-alpha/2, groups-1} sqrt(discordance)
                               + z_power sqrt(discordance - d^2)
 
-    (Connor, 1987, equation 3, solved for d). Infinite if the two differ on too few questions to be
-    told apart even when all of them go in one direction. The margin that systems without a
-    difference are shown to be within, with the same power, is a little above d.
+    (Connor, 1987, solved for d). Infinite if the two differ on so few questions that they cannot be
+    told apart even when all of them go in one direction. The loss that two equal systems are shown
+    not to have (non-inferior) with the same power is about as large.
     """
     m = n / inflation
     t = float(stats.t.isf(alpha / 2, (groups or n) - 1))
@@ -40,14 +41,34 @@ def detectable_difference(
     return found if found <= discordance else math.inf
 
 
-def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Smallest true difference that a run with this standard error would find with that power.
+def exact_power(n: int, discordance: float, difference: float, alpha: float = 0.05) -> float:
+    """Chance that the interval of n single right/wrong questions lies above 0.
 
-    ``(t_{1-alpha/2, df} + t_{power, df}) se`` (Bloom, 1995), in the units of the scores; NaN with
-    fewer than two clusters. It says what an inconclusive comparison can exclude having missed, not
-    how likely the difference that was measured is.
+    The sum over all numbers m of questions that differ, and helped among them (both binomial), of
+    those with ``(helped - hurt) / sqrt(m) > t_{1-alpha/2, n-1}``, the statistic of
+    ``paired_difference`` at 0 (Miettinen, 1968).
     """
-    return float(stats.t.isf(alpha / 2, error.df) + stats.t.ppf(power, error.df)) * error.se
+    m = np.arange(n + 1)
+    most = np.floor((m + stats.t.isf(alpha / 2, n - 1) * np.sqrt(m)) / 2)  # helped, not yet enough
+    found = stats.binom.sf(most, m, (1 + difference / discordance) / 2)
+    return float(stats.binom.pmf(m, n, discordance) @ found)
+
+
+def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true difference that a run like the one with this standard error finds.
+
+    k se, in the units of the scores, with
+
+        k = t + z sqrt(1 + (k^2 + t^2) / 2df),    t = t_{1-alpha/2, df},    z = t_{power, df}
+
+    Without the root it is Bloom's (1995); the root allows for the errors of this se and of the next,
+    each relatively 1/sqrt(2 df). NaN with fewer than two clusters. It says what an inconclusive
+    comparison can have missed, not how likely the difference that was measured is.
+    """
+    t, z = stats.t.isf(alpha / 2, error.df), stats.t.ppf(power, error.df)
+    share = z * z / (2 * error.df)
+    root = np.sqrt(t * t - (1 - share) * (t * t - z * z - share * t * t))
+    return float((t + root) / (1 - share) * error.se)
 
 
 def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:

@@ -12,15 +12,14 @@ How well each method holds is measured by ``benchmarks/coverage.py`` (table: doc
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from enum import StrEnum
+from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 
 Floats = NDArray[np.float64]
 Clusters = Sequence[Hashable] | NDArray[Any]
@@ -50,13 +49,6 @@ class Discordance(NamedTuple):
     p: float
 
 
-class Rank(NamedTuple):
-    """Between which ranks a system lies, 1 being the best."""
-
-    best: int
-    worst: int
-
-
 class Verdict(StrEnum):
     """What an interval of a difference says about a change (see ``verdict``)."""
 
@@ -77,26 +69,26 @@ def average_repeats(scores: ArrayLike, questions: ArrayLike) -> tuple[Floats, ND
     the same order. Repeats (epochs, seeds) of a question are not independent, so that no test or
     interval here may see them as questions of their own.
     """
-    x = _scores(scores)
+    x = checked_scores(scores)
     _, rows, codes = np.unique(np.asarray(questions), return_index=True, return_inverse=True)
     return np.bincount(codes, weights=x) / np.bincount(codes), rows
 
 
-def _scores(values: ArrayLike) -> Floats:
+def checked_scores(values: ArrayLike) -> Floats:
     x = np.asarray(values, dtype=float)
     if unscored := int(np.isnan(x).sum()):
         raise ValueError(f"{unscored} of {x.size} scores are NaN; leave those questions out first.")
     return x
 
 
-def _differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
-    x, y = _scores(ours), _scores(theirs)
+def differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
+    x, y = checked_scores(ours), checked_scores(theirs)
     if x.shape != y.shape:
         raise ValueError(f"{x.size} scores against {y.size}; pair them by question first.")
     return x - y
 
 
-def _codes(clusters: Clusters, n: int) -> NDArray[np.intp]:
+def cluster_codes(clusters: Clusters, n: int) -> NDArray[np.intp]:
     """Clusters as 0..G-1."""
     if len(clusters) != n:
         raise ValueError(f"{n} scores but {len(clusters)} clusters; give one for each question.")
@@ -117,39 +109,43 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
         se^2 = sum_g a_g (sum_{i in g} (x_i - mean))^2 / n^2
         df   = n^2 / (sum_g m_g^2 + sum_{g != h} a_g a_h m_g^2 m_h^2 / n^2)
 
-    (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016, section 4, for a regression on a constant.)
+    (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016; for a regression on a constant.)
     With clusters of equal size this is ``G/(G-1) * sum / n^2``, the usual cluster-robust variance
     (Cameron and Miller, 2015, equation 11), and G-1; with single questions it is s/sqrt(n). NaN with
     fewer than two clusters.
     """
-    x = _scores(values)
-    codes = _codes(clusters, len(x))
+    x = checked_scores(values)
+    codes = cluster_codes(clusters, len(x))
     sizes = np.bincount(codes)
     n, groups = len(x), len(sizes)
     if groups < 2:
-        return StandardError(float("nan"), float("nan"), groups)
+        return StandardError(nan, nan, groups)
     residuals = np.bincount(codes, weights=x - x.mean())
     a = n / (n - sizes)
     squares = a * (sizes / n) ** 2
     df = 1 / (np.sum((sizes / n) ** 2) + squares.sum() ** 2 - np.sum(squares**2))
-    return StandardError(float(np.sqrt(np.sum(a * residuals**2)) / n), float(df), groups)
+    total = float(np.sqrt(np.sum(a * residuals**2)))
+    if total < 1e-12 * np.abs(x).sum():  # rounding; the clusters' means are equal
+        total = 0.0
+    return StandardError(total / n, float(df), groups)
 
 
 def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) -> Estimate:
     """Mean score with a ``1 - alpha`` interval for clustered questions.
 
-    For scores within [0, 1] Wilson's score interval (Wilson, 1927; Brown, Cai and DasGupta, 2001,
-    equation 4) at the effective sample size n and with Student's t as k (Korn and Graubard, 1998):
+    For scores within [0, 1] Wilson's score interval (Wilson, 1927; Brown, Cai and DasGupta,
+    2001) at the effective sample size n and with Student's t as k (Korn and Graubard, 1998):
 
         n = mean (1-mean) / se^2,    k = t_{1-alpha/2, df}
         (mean + k^2/2n ± k sqrt(mean (1-mean)/n + k^2/4n^2)) / (1 + k^2/n)
 
     which stays inside [0, 1] and does not collapse at the ends (there the clusters count as the
     questions). One cluster says nothing, so its interval is [0, 1]. For other scores ``mean ± k se``.
+    With fewer than 50 clusters and a mean near 0 or 1 it holds a little less than it says.
     """
-    x = _scores(values)
+    x = checked_scores(values)
     if not len(x):
-        return Estimate(*[float("nan")] * 3)
+        return Estimate(nan, nan, nan)
     mean, error = float(x.mean()), clustered_se(x, clusters)
     if x.min() < 0 or x.max() > 1:
         return _student(mean, error, alpha)
@@ -177,13 +173,14 @@ def paired_difference(
         q    = (sqrt(B^2 - 4 A C) - B) / 2A,   A = 2n, B = (2n-b+c) d - b - c, C = -c d (1-d)
         V    = se^2 / (((b+c)/n - mean^2) / (n-1)),   n/G if nothing varies
 
-    (q is the most likely share of hurt given d; V as in Yang, Sun and Hardin, 2012.) At d = 0 it is
-    McNemar's z for clusters, and it excludes 0 when that is significant. The t interval, though
-    shorter, holds only 83-93% where few questions differ and all of them in one direction.
+    (q is the most likely share of hurt given d, V the design effect of the clusters: compare
+    Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 when that
+    is significant. (A t interval holds too little where few questions differ and most of them in one
+    direction.) One cluster says nothing, so its interval is [-1, 1], and t's is NaN.
     """
-    difference = _differences(ours, theirs)
+    difference = differences(ours, theirs)
     if not len(difference):
-        return Estimate(*[float("nan")] * 3)
+        return Estimate(nan, nan, nan)
     mean, error = float(difference.mean()), clustered_se(difference, clusters)
     if not _right_wrong(difference):
         return _student(mean, error, alpha)
@@ -202,55 +199,6 @@ def paired_difference(
     low = optimize.brentq(outside, -1, mean - start, xtol=1e-13) if mean > -1 + start else -1.0
     high = optimize.brentq(outside, mean + start, 1, xtol=1e-13) if mean < 1 - start else 1.0
     return Estimate(mean, float(low), float(high))
-
-
-def cluster_bootstrap(
-    columns: Sequence[ArrayLike],
-    clusters: Clusters,
-    statistic: Callable[..., Any] = lambda mean: mean,
-    *,
-    alpha: float = 0.05,
-    draws: int = 9_999,
-    seed: int = 0,
-) -> Estimate:
-    """A function of the means of columns, with a BCa bootstrap interval that resamples clusters.
-
-    For what has no formula of its own; the share of the gap between two systems that a third closes:
-
-        cluster_bootstrap([collab, weak, strong], clusters, lambda c, w, s: (c - w) / (s - w))
-
-    ``statistic`` takes one array of means for each column and returns an array of that shape. BCa
-    corrects the percentiles for bias and skewness (Efron, 1987, equation 2.3; the acceleration from
-    the jackknife over clusters). It needs about 50 clusters. NaN where resampling changes nothing.
-    """
-    table = [_scores(column) for column in columns]
-    codes = _codes(clusters, len(table[0]))
-    sizes = np.bincount(codes)
-    parts = [*(np.bincount(codes, weights=column) for column in table), sizes]
-
-    def of_means(*resampled: Floats, axis: int = -1) -> Any:
-        *sums, n = (part.sum(axis=axis) for part in resampled)
-        return statistic(*(total / n for total in sums))
-
-    value = float(of_means(*parts))
-    if len(sizes) < 2:
-        return Estimate(value, float("nan"), float("nan"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        interval = stats.bootstrap(
-            parts,
-            of_means,
-            paired=True,
-            vectorized=True,
-            n_resamples=draws,
-            batch=max(1, CELLS // len(sizes)),
-            confidence_level=1 - alpha,
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return Estimate(value, float(interval.low), float(interval.high))
-
-
-CELLS = 2_000_000  # of one array while resampling, so that memory does not grow with the draws
 
 
 def _student(mean: float, error: StandardError, alpha: float) -> Estimate:
@@ -288,50 +236,20 @@ def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discorda
     """Questions helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
 
     A question counts when its scores differ, so that graded scores are compared by their sign. With
-    ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013, equation 4): more
+    ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013): more
     power, and a size that can pass the nominal one by a little. The test takes questions as
-    independent: with clusters use ``sign_flip``.
+    independent: with clusters use ``resampling.sign_flip``.
     """
-    difference = _differences(ours, theirs)
+    difference = differences(ours, theirs)
     helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
-    p = stats.binomtest(helped, helped + hurt).pvalue if helped + hurt else 1.0
+    differ = helped + hurt
+    if not differ:
+        return Discordance(0, 0, 1.0)
+    p = stats.binomtest(helped, differ).pvalue
     if mid_p:
-        p -= stats.binom.pmf(helped, helped + hurt, 0.5)
-        p = p if helped != hurt else 1 - stats.binom.pmf(helped, helped + hurt, 0.5) / 2
+        # Half of the tables as likely as this one: it and, unless it is in the middle, its mirror.
+        p -= stats.binom.pmf(helped, differ, 0.5) / (1 if helped != hurt else 2)
     return Discordance(helped, hurt, float(p))
-
-
-def sign_flip(
-    ours: ArrayLike,
-    theirs: ArrayLike,
-    clusters: Clusters,
-    *,
-    draws: int = 9_999,
-    seed: int = 0,
-) -> float:
-    """Two-sided p of the mean difference, by swapping the two systems in whole clusters.
-
-    If the systems do not differ, the summed difference of every cluster is as likely with the other
-    sign. p is the share of all 2^G sign patterns whose total is at least as far from 0; from
-    ``draws`` random ones if there are more, as (1 + count) / (1 + draws) (Phipson and Smyth, 2010).
-    For scores of any kind (F1, a judge), and for right/wrong ones in clusters; with single right/wrong
-    questions it is McNemar's exact test.
-    """
-    difference = _differences(ours, theirs)
-    sums = np.bincount(_codes(clusters, len(difference)), weights=difference)
-    sums = sums[sums != 0]  # has no sign to flip
-    if not len(sums):
-        return 1.0
-    result = stats.permutation_test(
-        (sums,),
-        np.sum,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=draws,
-        batch=max(1, CELLS // len(sums)),
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
 
 
 def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float) -> float:
@@ -339,14 +257,18 @@ def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, marg
 
     The statistic of ``paired_difference`` at -margin, so that p < alpha/2 when the lower end of its
     ``1 - alpha`` interval is above -margin. Equivalence is non-inferiority in both directions, at the
-    larger p (the two one-sided tests of Schuirmann, 1987).
+    larger p (the two one-sided tests of Schuirmann, 1987). 1 with fewer than two clusters.
     """
-    difference = _differences(ours, theirs)
-    mean, error = float(difference.mean()), clustered_se(difference, clusters)
-    se = error.se
+    difference = differences(ours, theirs)
+    error = clustered_se(difference, clusters)
+    if error.groups < 2:
+        return 1.0
+    mean, se = float(difference.mean()), error.se
     if _right_wrong(difference):
         helped, hurt, n, inflation = _table(difference, error)
-        se = float(np.sqrt(inflation * _variance(-margin, helped, hurt, n) / n))
+        se = float(np.sqrt(inflation * _variance(max(-1.0, -margin), helped, hurt, n) / n))
+    if not se:
+        return float(mean <= -margin)
     return float(stats.t.sf((mean + margin) / se, error.df))
 
 
@@ -384,7 +306,12 @@ def holm(p: ArrayLike) -> Floats:
 
     ``max_{j <= i} min(1, (m-j+1) p_(j))`` for the i-th smallest of m; reject where below alpha.
     """
-    return _adjusted(p, "holm")
+    values = checked_scores(p)
+    order = np.argsort(values)
+    scaled = np.arange(len(values), 0, -1) * values[order]
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return adjusted
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
@@ -393,57 +320,5 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     ``min_{j >= i} min(1, p_(j) m / j)`` for the i-th smallest of m (Benjamini and Hochberg, 1995), for
     tests that are independent or positively dependent.
     """
-    return _adjusted(p, "fdr_bh")
-
-
-def _adjusted(p: ArrayLike, method: str) -> Floats:
-    values = _scores(p)
-    adjusted: Floats = multipletests(values, method=method)[1] if len(values) else values
-    return adjusted
-
-
-def rank_intervals(
-    scores: ArrayLike,
-    clusters: Clusters,
-    *,
-    alpha: float = 0.05,
-    draws: int = 2_000,
-    seed: int = 0,
-) -> list[Rank]:
-    """Ranks of systems (rows) that answered the same questions (columns), all at once.
-
-    A joint bootstrap of clusters gives c, the ``1 - alpha`` quantile over the draws of
-
-        max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
-
-    j is better than k if ``d_jk > c se_jk``; a system's best rank is 1 + how many are better than it,
-    its worst how many it is not better than. Systems that cannot be told apart thus share ranks, and
-    with probability ``1 - alpha`` every true rank is inside (Mogstad, Romano, Shaikh and Wilhelm,
-    2024, section 3). The percentiles of bootstrapped ranks, though common, do not hold that.
-    """
-    table = np.atleast_2d(_scores(scores))
-    codes = _codes(clusters, table.shape[1])
-    systems, sizes = len(table), np.bincount(codes)
-    groups = len(sizes)
-    if groups < 2:
-        return [Rank(1, systems)] * systems
-    means = table.mean(axis=1)
-    sums = np.stack([np.bincount(codes, weights=row) for row in table])
-    influence = (sums - means[:, None] * sizes) / sizes.sum()
-    covariance = groups / (groups - 1) * influence @ influence.T
-    own = np.diag(covariance)
-    se = np.sqrt(np.maximum(own[:, None] + own - 2 * covariance, 0))
-    # Two systems with the same answers, up to rounding, have no order to find.
-    se[se < 1e-12] = np.inf
-
-    rng = np.random.default_rng(seed)
-    batch = max(1, CELLS // max(groups, systems**2))
-    largest = []
-    for start in range(0, draws, batch):
-        counts = rng.multinomial(groups, np.full(groups, 1 / groups), min(batch, draws - start))
-        shift = counts @ sums.T / (counts @ sizes)[:, None] - means
-        largest.append(np.max(np.abs(shift[:, :, None] - shift[:, None, :]) / se, axis=(1, 2)))
-    critical = np.quantile(np.concatenate(largest), 1 - alpha)
-    better = means[:, None] - means > critical * se
-    best, worst = 1 + better.sum(axis=0), systems - better.sum(axis=1)
-    return [Rank(int(low), int(high)) for low, high in zip(best, worst, strict=True)]
+    values = checked_scores(p)
+    return np.asarray(stats.false_discovery_control(values)) if len(values) else values
