@@ -191,15 +191,16 @@ class Cell:
         """What is to be recorded in any case: the draft, what it took, why there is no score."""
         error = sample.error.message if sample.error else "no score was recorded"
         calls: dict[str, list[dict[str, Any]]] = sample.metadata.get("calls", {})
-        usage = {
-            key: value for role in ROLES for key, value in _usage(role, calls.get(role)).items()
-        }
+        usage: dict[str, Any] = {}
+        for role in ROLES:
+            usage |= _usage(role, calls.get(role, []), self.specs.get(role))
+        costs = [usage[f"{role}_cost"] for role in self.specs]
         epoch = int(sample.metadata.get("epoch", sample.epoch))
         return replace(
             self.unanswered((int(sample.id), epoch)),
             draft=sample.metadata.get("draft"),
             error=redacted(error)[:ERROR_LENGTH],
-            cost=_cost(usage, self.specs),
+            cost=None if None in costs else sum(costs),
             **usage,
         )
 
@@ -463,30 +464,23 @@ def _reporting(progress: Progress, what: str, total: int) -> Solver:
 # --- what the engine leaves -----------------------------------------------------------------------
 
 
-def _usage(role: str, calls: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """What the calls of a role took; None where the endpoint did not say."""
+def _usage(role: Role, calls: list[dict[str, Any]], spec: ModelSpec | None) -> dict[str, Any]:
+    """What the calls of a role took; None where the endpoint did not say, or its price is not known."""
 
     def total(key: str) -> Any:
-        values = [call[key] for call in calls or ()]
+        values = [call[key] for call in calls]
         return None if None in values else sum(values)
 
+    tokens = (total("input"), total("output"))
+    priced = spec is None or spec.is_local or spec.price is not None
+    known = priced and None not in tokens
     return {
-        f"{role}_calls": len(calls or ()),
-        f"{role}_input_tokens": total("input"),
-        f"{role}_output_tokens": total("output"),
+        f"{role}_calls": len(calls),
+        f"{role}_input_tokens": tokens[0],
+        f"{role}_output_tokens": tokens[1],
         f"{role}_seconds": total("seconds") if calls else None,
+        f"{role}_cost": spending.price(spec.price if spec else None, *tokens) if known else None,
     }
-
-
-def _cost(usage: Mapping[str, Any], specs: Mapping[Role, ModelSpec]) -> float | None:
-    """US dollars paid to endpoints, or None if a price or a count of tokens is not known."""
-    total = 0.0
-    for role, spec in specs.items():
-        tokens = (usage[f"{role}_input_tokens"], usage[f"{role}_output_tokens"])
-        if None in tokens or (spec.price is None and not spec.is_local):
-            return None
-        total += spending.price(spec.price, *tokens)
-    return total
 
 
 def _note_reported(sample: EvalSample, cell: Cell, reported: dict[str, set[str]]) -> None:

@@ -62,6 +62,9 @@ class CowestLM(LM):
         include_path: A folder of task files, if lm-eval's option of that name is used: what a task
             says for this benchmark (prompts, the length of a draft) is not handed to a model, and is
             read from the task's file by its name.
+        attempt_timeout: Seconds for one try of a call to an endpoint.
+        timeout: Seconds for all of them.
+        retries: How often a call that failed is tried again.
         log_dir: Where to keep the engine's logs, with every draft; by default they are not kept.
         batch_size: Given by lm-eval; local models choose their own.
         max_batch_size: Likewise.
@@ -84,6 +87,9 @@ class CowestLM(LM):
         weak_adapter: str | None = None,
         dtype: str = "auto",
         include_path: str | None = None,
+        attempt_timeout: int = Limits().attempt_timeout,
+        timeout: int = Limits().timeout,
+        retries: int = Limits().retries,
         log_dir: str | None = None,
         batch_size: object = None,
         max_batch_size: object = None,
@@ -94,7 +100,7 @@ class CowestLM(LM):
         for name in unknown:
             raise ConfigError(f"There is no model argument {name}; {suggestion(name, _ARGUMENTS)}")
         self._specs = specs_of(system, _spec(weak, dtype, weak_adapter), _spec(strong, dtype, None))
-        self._limits = Limits()
+        self._limits = Limits(attempt_timeout=attempt_timeout, timeout=timeout, retries=retries)
         self._models = {role: open_model(spec, self._limits) for role, spec in self._specs.items()}
         self._solver = solver_for(system, format, float(temperature), int(seed))
         self._include_path = include_path
@@ -178,7 +184,7 @@ class CowestLM(LM):
 
 _ARGUMENTS = (
     *("weak", "strong", "system", "format", "temperature", "seed"),
-    *("weak_adapter", "dtype", "include_path", "log_dir"),
+    *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries", "log_dir"),
 )
 
 

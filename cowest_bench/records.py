@@ -52,14 +52,17 @@ class SampleScore:
     weak_input_tokens: int | None = 0
     weak_output_tokens: int | None = 0
     weak_seconds: float | None = None
+    weak_cost: float | None = None
     strong_calls: int = 0
     strong_input_tokens: int | None = 0
     strong_output_tokens: int | None = 0
     strong_seconds: float | None = None
+    strong_cost: float | None = None
     evaluator_calls: int = 0
     evaluator_input_tokens: int | None = 0
     evaluator_output_tokens: int | None = 0
     evaluator_seconds: float | None = None
+    evaluator_cost: float | None = None
     cost: float | None = None
 
 

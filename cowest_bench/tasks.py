@@ -282,7 +282,8 @@ class Task:
     @cached_property
     def data_hash(self) -> str:
         """Hash of everything the split's data decides: prompts, targets, clusters, generation."""
-        content = [sample.model_dump() for sample in self.samples]
+        # Without what is accepted, which the target says already.
+        content = [sample.model_dump(exclude={"accepted"}) for sample in self.samples]
         plain = ["plain"] if self.plain else []  # the same words, but not what a model reads
         return _hash([self.meta.version, self.generation, self.meta.primary, content, *plain])
 

@@ -345,7 +345,9 @@ def test_the_gold_log_probability_is_of_the_first_accepted_answer(
     asked = []
 
     class Strong:
-        async def logprob(self, messages: list[Any], start: str, target: str) -> float:
+        async def logprob(
+            self, messages: list[Any], start: str, target: str, *, plain: bool
+        ) -> float:
             asked.append((start, target))
             return -1.5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def test_tokens_and_cost_are_the_servers(endpoint: Endpoint, results: Results) -
     expected = weak["prompt_tokens"] * 0.1 + weak["completion_tokens"] * 0.3
     expected += strong["prompt_tokens"] * 2.5 + strong["completion_tokens"] * 10
     assert sum(row.cost or 0.0 for row in rows) == pytest.approx(expected / 1e6, abs=1e-9)
+    assert all(row.cost == (row.weak_cost or 0) + (row.strong_cost or 0) for row in rows)
     assert all(row.weak_seconds and row.strong_seconds for row in rows)
     assert run.reported == {"weak": [endpoint.model], "strong": [endpoint.model]}
 
@@ -185,13 +187,28 @@ def test_no_key_is_left_anywhere(
         task.samples[7].messages[-1]["content"]: "refused",
     }
     endpoint.fault = lambda question: wrong.get(question)
+    titles: list[bool] = []
+
+    def answer(messages: list[dict[str, str]]) -> str:
+        titles.append(any(KEY.encode() in title for title in process_titles()))
+        return "answer : A"
+
+    endpoint.answer = answer
     evaluate(task, "collab", results=results, weak=WEAK, strong=STRONG, limits=IMPATIENT)
+    assert titles and not any(titles)
     store.rebuild(results)
     assert endpoint.authorizations == {f"Bearer {KEY}"}
     found = [str(path) for path in results.root.rglob("*") if path.is_file() and holds_key(path)]
     assert found == []
     shown = capfd.readouterr()
     assert KEY not in shown.out + shown.err
+
+
+def process_titles() -> Iterator[bytes]:
+    """The command lines of all processes, while a call is being answered."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            yield path.read_bytes()
 
 
 def holds_key(path: Path) -> bool:

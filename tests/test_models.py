@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cowest_bench import models
 from cowest_bench._hflm import GumbelNoise
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ModelError
+from cowest_bench.models import open_model
 from cowest_bench.pocket import world
 
 
@@ -105,3 +107,27 @@ def test_missing_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="safetensors"):
         models.check(ModelSpec(name=str(tmp_path)))
+
+
+def test_remote_code_needs_its_option(strong: ModelSpec, tmp_path: Path) -> None:
+    """Code that lies beside the weights runs only if it is asked for by name."""
+    folder = tmp_path / "model"
+    shutil.copytree(strong.path, folder)
+    marker = tmp_path / "executed"
+    (folder / "modeling_own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"Path({str(marker)!r}).touch()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class Own(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.Own"}
+    config |= {"model_type": "own", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = ModelSpec(name=str(folder), dtype="float32")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        open_model(spec)
+    assert not marker.exists()
+    open_model(spec.model_copy(update={"remote_code": True}))
+    assert marker.exists()
