@@ -307,16 +307,16 @@ def check(name: str, question: str, **given: Any) -> None:
     spec = ModelSpec(name=name, **given)
     output = try_model(spec, question)
     tokens_in, tokens_out = spending.tokens(output.usage)
-    click.echo(f"model      {spec.name}")
+    click.echo(f"model        {spec.name}")
     for key, value in identity(spec).items():
-        click.echo(f"{key:<11}{value}")
+        click.echo(f"{key:<13}{value}")
     if not spec.is_local:
-        click.echo(f"reported   {output.model}")
-    click.echo(f"answer     {output.completion[:300]!r}")
-    click.echo(f"tokens     {tokens_in} in, {tokens_out} out, {output.time or 0:.2f} s")
+        click.echo(f"reported     {output.model}")
+    click.echo(f"answer       {output.completion[:300]!r}")
+    click.echo(f"tokens       {tokens_in} in, {tokens_out} out, {output.time or 0:.2f} s")
     if spec.price and tokens_in is not None and tokens_out is not None:
         cost = spending.price(spec.price, tokens_in, tokens_out)
-        click.echo(f"cost       {1000 * cost:.4f} usd for a thousand such calls")
+        click.echo(f"cost         {1000 * cost:.4f} usd for a thousand such calls")
 
 
 # --- lm-eval --------------------------------------------------------------------------------------

@@ -65,6 +65,11 @@ class ModelSpec(BaseModel):
         return named or Path(self.name).is_dir()
 
     @property
+    def is_free(self) -> bool:
+        """Whether it runs on a machine of one's own, so that a call without a price costs nothing."""
+        return self.is_local or self.name.startswith(("vllm/", "sglang/", "ollama/"))
+
+    @property
     def path(self) -> str:
         """Folder or hub name of a local model's weights."""
         return self.name.removeprefix("hf/")

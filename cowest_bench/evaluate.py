@@ -472,7 +472,7 @@ def _usage(role: Role, calls: list[dict[str, Any]], spec: ModelSpec | None) -> d
         return None if None in values else sum(values)
 
     tokens = (total("input"), total("output"))
-    priced = spec is None or spec.is_local or spec.price is not None
+    priced = spec is None or spec.is_free or spec.price is not None
     known = priced and None not in tokens
     return {
         f"{role}_calls": len(calls),

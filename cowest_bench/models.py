@@ -32,6 +32,7 @@ from inspect_ai.model import (
     modelapi,
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
+from rich.text import Text
 
 from cowest_bench.config import Limits, ModelSpec
 from cowest_bench.errors import ModelError, redacted
@@ -187,8 +188,9 @@ def _open_endpoint(spec: ModelSpec, limits: Limits) -> Model:
     try:
         return _without_keys(get_model(name, config=config, memoize=False, **args))
     except (ValueError, ImportError, PrerequisiteError) as error:
+        said = " ".join(Text.from_markup(str(error)).plain.split())
         raise ModelError(
-            f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {error}"
+            f"Model {spec.name} cannot be opened: it is no folder here, and Inspect says: {said}"
         ) from error
 
 

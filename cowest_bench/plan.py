@@ -205,6 +205,7 @@ class Estimate:
         output_tokens: Of the answers, by role; the most they can be, where nothing was measured.
         basis: What the tokens are known from.
         at_most: Whether early stopping may make it less.
+        measured: Whether the tokens of all roles are those of earlier runs.
     """
 
     task: str
@@ -216,6 +217,7 @@ class Estimate:
     output_tokens: dict[Role, float]
     basis: str
     at_most: bool = False
+    measured: bool = False
 
     def cost(self, plan: Plan) -> float:
         """US dollars, at the prices in the plan."""
@@ -386,4 +388,5 @@ def _with_measured(cell: Estimate, plan: Plan, measured: _Measured) -> Estimate:
         input_tokens=cell.input_tokens | {role: at[role] * known[role][0] for role in known},
         output_tokens=cell.output_tokens | {role: at[role] * known[role][1] for role in known},
         basis=f"tokens of {' and '.join(known)} as in earlier runs; else {cell.basis}",
+        measured=set(known) == set(cell.calls),
     )

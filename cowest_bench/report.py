@@ -334,7 +334,7 @@ def summarise_plan(plan: Plan, cells: Sequence[Estimate], rate: float) -> dict[s
         for role in cell.calls:
             tokens[role]["input"] += cell.input_tokens[role]
             tokens[role]["output"] += cell.output_tokens[role]
-    unpriced = [role for role, spec in plan.models.items() if not (spec.price or spec.is_local)]
+    unpriced = [role for role, spec in plan.models.items() if not (spec.price or spec.is_free)]
     return {
         "cells": [
             {
@@ -353,6 +353,7 @@ def summarise_plan(plan: Plan, cells: Sequence[Estimate], rate: float) -> dict[s
         "tokens": dict(tokens),
         "cost": None if unpriced else sum(cell.cost(plan) for cell in cells),
         "unpriced": unpriced,
+        "measured": all(cell.measured for cell in cells),
         "seconds": sum(calls.values()) / rate,
         "rate": rate,
         "detectable": {
@@ -393,8 +394,11 @@ def plan_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     if summary["unpriced"]:
         names = " and ".join(summary["unpriced"])
         yield f"cost: not known; the {names} model has no price (price: in the plan, or an option)"
-    else:
+    elif summary["measured"] or not summary["cost"]:
         yield f"cost: {summary['cost']:.2f} usd paid to endpoints"
+    else:
+        yield f"cost: at most {summary['cost']:.2f} usd paid to endpoints, all answers at their longest;"
+        yield "      after a trial (--limit 20) the estimate takes the lengths that were measured there"
     for basis in dict.fromkeys(cell["basis"] for cell in summary["cells"]):
         yield f"basis: {basis}"
     yield f"time: {summary['seconds'] / 3600:.1f} h at {summary['rate']:g} calls a second, and training"

@@ -62,7 +62,7 @@ class Budget:
             ConfigError: If a model behind an endpoint has no price.
         """
         for role, spec in specs.items():
-            if self.usd is not None and spec.price is None and not spec.is_local:
+            if self.usd is not None and spec.price is None and not spec.is_free:
                 raise ConfigError(
                     f"A budget in dollars needs the price of the {role} model {spec.name}; give "
                     f"--{role}-price INPUT,OUTPUT (dollars per million tokens), or a budget in calls."
