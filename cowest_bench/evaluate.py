@@ -9,6 +9,7 @@ a score are asked again.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -199,7 +200,7 @@ class Cell:
         return replace(
             self.unanswered((int(sample.id), epoch)),
             draft=sample.metadata.get("draft"),
-            error=redacted(error)[:ERROR_LENGTH],
+            error=redacted(_said(error))[:ERROR_LENGTH],
             cost=None if None in costs else sum(costs),
             **usage,
         )
@@ -462,6 +463,12 @@ def _reporting(progress: Progress, what: str, total: int) -> Solver:
 
 
 # --- what the engine leaves -----------------------------------------------------------------------
+
+
+def _said(message: str) -> str:
+    """What an error of ours says, without the name of its class around it."""
+    ours = re.fullmatch(r"(?:Model|Budget|Task)Error\((['\"])(.*)\1\)", message, re.DOTALL)
+    return ours[2] if ours else message
 
 
 def _usage(role: Role, calls: list[dict[str, Any]], spec: ModelSpec | None) -> dict[str, Any]:

@@ -383,10 +383,14 @@ def _with_measured(cell: Estimate, plan: Plan, measured: _Measured) -> Estimate:
     if not known:
         return cell
     at = {role: cell.calls[role] for role in known}
+    measured_all = set(known) == set(cell.calls)
+    basis = "tokens as in earlier runs"
+    if not measured_all:
+        basis = f"tokens of {' and '.join(known)} as in earlier runs; else {cell.basis}"
     return replace(
         cell,
         input_tokens=cell.input_tokens | {role: at[role] * known[role][0] for role in known},
         output_tokens=cell.output_tokens | {role: at[role] * known[role][1] for role in known},
-        basis=f"tokens of {' and '.join(known)} as in earlier runs; else {cell.basis}",
-        measured=set(known) == set(cell.calls),
+        basis=basis,
+        measured=measured_all,
     )

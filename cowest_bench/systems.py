@@ -11,6 +11,7 @@ from typing import Any
 
 from inspect_ai.model import ChatMessage, ChatMessageUser, GenerateConfig, ModelOutput, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from tenacity import RetryError
 
 from cowest_bench import spending
 from cowest_bench.config import Role
@@ -143,13 +144,19 @@ async def ask(
     What the model's ``sampling`` says has the last word over the task's settings.
 
     Raises:
-        ModelError: If the endpoint refused the request: the engine hands its message over as if it
-            were an answer, and it would be scored as a wrong one.
+        ModelError: If there is no answer, after all retries; or if the endpoint refused the request:
+            the engine hands its message over as if it were an answer, to be scored as a wrong one.
         BudgetError: If the call could pass the budget.
     """
     config = config.model_copy(update=state.metadata.get("sampling", {}).get(role, {}))
     async with spending.reserved(role, messages, config) as spent:
-        output = await get_model(role=role, required=True).generate(messages, config=config)
+        model = get_model(role=role, required=True)
+        try:
+            output = await model.generate(messages, config=config)
+        except Exception as error:  # whatever the provider raises, in words that say whose it is
+            last = error.last_attempt.exception() if isinstance(error, RetryError) else error
+            reason = f"{type(last).__name__}: {last}"
+            raise ModelError(f"The {role} model did not answer: {reason}") from error
         spent(output.usage)
     if output.error or (output.usage is None and output.stop_reason in _REFUSED):
         raise ModelError(
