@@ -43,11 +43,7 @@ def gold_logprob(prefix: str) -> Scorer:
         strong = get_model(role="strong", required=True).api
         before, found, _ = state.output.completion.rpartition(prefix)
         start = before + found if found else f"{state.output.completion} {prefix}"
-        messages = [
-            {"role": message.role, "content": message.text}
-            for message in state.messages
-            if message.role != "assistant"
-        ]
+        messages = [{"role": message.role, "content": message.text} for message in state.messages]
         value = await strong.logprob(  # type: ignore[attr-defined]
             messages, start, f" {target[0]}", plain=is_plain(state.messages)
         )

@@ -18,7 +18,7 @@ from cowest_bench.records import Results, Run, replaced
 #: A question's score is the mean of its epochs; a run's that of its questions.
 VIEWS = {
     "leaderboard": """
-        SELECT task, domain, split, system, weak, strong, control, score, n_scored, n_total,
+        SELECT task, domain, split, system, weak, strong, format, control, score, n_scored, n_total,
                n_scored / n_total AS coverage, run_id
         FROM runs WHERE split = 'test'
         ORDER BY task, score DESC""",
@@ -51,9 +51,11 @@ VIEWS = {
         ORDER BY c.task, s.sample_id, s.epoch""",
     "usage": """
         SELECT run_id, sum(weak_calls) AS weak_calls, sum(strong_calls) AS strong_calls,
+               sum(evaluator_calls) AS evaluator_calls,
                sum(weak_input_tokens + weak_output_tokens) AS weak_tokens,
                sum(strong_input_tokens + strong_output_tokens) AS strong_tokens,
-               sum(cost) AS cost
+               sum(evaluator_input_tokens + evaluator_output_tokens) AS evaluator_tokens,
+               CASE WHEN count(cost) = count(*) THEN sum(cost) END AS cost
         FROM samples GROUP BY run_id""",
 }
 
@@ -63,9 +65,11 @@ _RUN_COLUMNS = {
     "domain": "VARCHAR",
     "split": "VARCHAR",
     "system": "VARCHAR",
+    "format": "VARCHAR",
     "control": "VARCHAR",
     "weak": "VARCHAR",
     "strong": "VARCHAR",
+    "evaluator": "VARCHAR",
     "weak_hash": "VARCHAR",
     "strong_hash": "VARCHAR",
     "data": "VARCHAR",
@@ -93,7 +97,11 @@ def rebuild(results: Results) -> None:
             slots = ", ".join("?" * len(_RUN_COLUMNS))
             db.executemany(f"INSERT INTO runs VALUES ({slots})", [_run_row(r) for r in runs])
             files = [str(results.runs / f"{run.run_id}.parquet") for run in runs]
-            db.execute("CREATE TABLE samples AS SELECT * FROM read_parquet(?)", [files])
+            # By name: runs of an earlier version may lack a column.
+            db.execute(
+                "CREATE TABLE samples AS SELECT * FROM read_parquet(?, union_by_name => true)",
+                [files],
+            )
             for name, query in VIEWS.items():
                 db.execute(f"CREATE VIEW {name} AS {query}")
 
@@ -116,6 +124,7 @@ def _run_row(run: Run) -> list[Any]:
     derived = {
         "weak": run.weak.label if run.weak else None,
         "strong": run.strong.label if run.strong else None,
+        "evaluator": run.evaluator.label if run.evaluator else None,
         "weak_hash": json.dumps(models["weak"], sort_keys=True) if run.weak else None,
         "strong_hash": json.dumps(models["strong"], sort_keys=True) if run.strong else None,
         "data": run.identity["data"],
