@@ -24,6 +24,14 @@ hypothesis.settings.load_profile("shared-machine")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that look at the shared demo in one process, so that no other waits for it."""
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("demo"))
+
+
 def cowest(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user does, in a process of its own."""
     command = [sys.executable, "-m", "cowest_bench", *arguments]

@@ -16,8 +16,6 @@ from cowest_bench.records import Results, Run
 from cowest_bench.tasks import Split, Task, load_task
 from tests.conftest import SEED, cowest
 
-pytestmark = pytest.mark.xdist_group("demo")
-
 Demo = tuple[Results, dict[str, Any]]
 
 

@@ -87,7 +87,6 @@ def test_a_role_without_a_model_is_one_sentence(strong: ModelSpec, results: Resu
         evaluate(load_task(TASK, "dev", seed=3), "collab", results=results, strong=strong)
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_example_of_the_readme(
     demo: tuple[Results, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,6 @@ def lm_eval(model: ModelSpec, folder: Path) -> tuple[dict[str, Any], dict[str, d
     return json.loads(reported.read_text())["results"], samples
 
 
-@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("system", ["weak", "strong"])
 def test_equal_to_the_command(
     system: str, weak: ModelSpec, strong: ModelSpec, results: Results, tmp_path: Path

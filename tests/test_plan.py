@@ -110,7 +110,6 @@ def judging(messages: list[dict[str, str]]) -> str:
     return f"A coherence={a} agreement={a}; B coherence={b} agreement={b}"
 
 
-@pytest.mark.xdist_group("demo")
 def test_a_dry_run_counts_the_calls_that_are_made(
     weak: ModelSpec, strong: ModelSpec, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
