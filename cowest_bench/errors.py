@@ -4,6 +4,7 @@
     ├── ConfigError        an option, a settings file, a folder
     ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
     ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
+    ├── ComparisonError    exit code 4: scores that cannot be compared
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
         └── BudgetError    it stopped because the next call could have passed the budget
 
@@ -34,6 +35,12 @@ class TaskError(CowestError):
 
 class ModelError(CowestError):
     """A model that cannot be loaded, or lacks what a run asks of it."""
+
+
+class ComparisonError(CowestError):
+    """Scores that cannot be compared: other data, nothing in common, too few of them, unreadable."""
+
+    exit_code = 4
 
 
 class RunError(CowestError):
