@@ -27,10 +27,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowest_bench.compare import Items, finite
-from cowest_bench.errors import ComparisonError, ConfigError, suggestion
+from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.records import Results, Run, replaced
+from cowest_bench.selection import select
 
-SCHEMA_VERSION = 1
 MOST_QUESTIONS = 100_000  # some 3 MB: more does not belong into git
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -74,7 +74,7 @@ class Baseline(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str
     blessed: datetime = Field(default_factory=lambda: datetime.now(UTC))
     runs: tuple[ScoredRun, ...] = Field(min_length=1)
@@ -91,10 +91,11 @@ def item_key(data: str, sample_id: int) -> str:
     >>> item_key("0123456789ab", 17)
     'cf9fd94a2f3ab71f'
     """
-    return _hash(data, "question", sample_id)
+    return short_hash(data, "question", sample_id)
 
 
-def _hash(*parts: object) -> str:
+def short_hash(*parts: object) -> str:
+    """Sixteen hex digits."""
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
 
 
@@ -127,7 +128,7 @@ def scored(results: Results, run: Run) -> ScoredRun:
         identity=run.identity,
         scores=dict(zip(keys, map(finite, items.scores.tolist()), strict=True)),
         clusters={
-            key: _hash(data, "cluster", label)
+            key: short_hash(data, "cluster", label)
             for key, label in cluster.items()
             if label is not None and shared[label] > 1
         },
@@ -165,7 +166,7 @@ def load(path: Path) -> Baseline:
         return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise ComparisonError(
-            f"{path} is no baseline of version {SCHEMA_VERSION}; make it with cowest baseline bless."
+            f"{path} is no baseline of version 1; make it with cowest baseline bless."
         ) from error
 
 
@@ -177,10 +178,22 @@ def find(name: str, folder: Path) -> Path | None:
     return Path(name) if name.endswith(".json") and Path(name).is_file() else None
 
 
-def unknown(name: str, folder: Path) -> ConfigError:
-    """What to say where there is no baseline and no run of this name."""
-    names = [path.stem for path in folder.glob("*.json")]
-    known = suggestion(name, names) if names else f"none is blessed in {folder}."
-    return ConfigError(
-        f"There is no baseline {name}, {known} Bless one with: cowest baseline bless RUN --name NAME"
+def unblessed(results: Results, text: str, folder: Path) -> Baseline:
+    """Stored runs in the place of a blessed baseline, for this once.
+
+    Raises:
+        ConfigError: If there are none, either.
+    """
+    try:
+        runs = select(results, text)
+    except ConfigError as error:
+        names = sorted(path.stem for path in folder.glob("*.json"))
+        raise ConfigError(
+            f"{text!r} is no baseline in {folder} (there are: {', '.join(names) or 'none'}; bless one "
+            f"with cowest baseline bless RUN --name NAME), and as runs: {error}"
+        ) from error
+    return Baseline(
+        name=text,
+        blessed=min(run.created for run in runs),
+        runs=tuple(scored(results, run) for run in runs),
     )

@@ -8,19 +8,31 @@ do not decide: they have fewer questions than all together, and their intervals 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cowest_bench import compare, planning, stats
-from cowest_bench.baseline import ScoredRun, item_key
+from cowest_bench.baseline import (
+    Baseline,
+    ScoredRun,
+    find,
+    item_key,
+    load,
+    scored,
+    short_hash,
+    unblessed,
+)
 from cowest_bench.compare import Comparison, Pairs
 from cowest_bench.errors import ComparisonError, ConfigError
-from cowest_bench.selection import by_domain
+from cowest_bench.records import Results, Run
+from cowest_bench.selection import by_domain, select
 from cowest_bench.stats import Clusters, Verdict
 
 LOOKS = 5
@@ -248,15 +260,15 @@ def decided(
 
 
 def in_order(pairs: Pairs) -> NDArray[np.intp]:
-    """The questions' order in which a sequential check looks at them: by hash, clusters whole.
+    """The order in which a sequential check looks at questions: at random, clusters whole.
 
-    A cluster stands where its first key (a hash) does, so the order depends on no score and no text.
+    Clusters stand by the hash of their first key, so that the order is the same every time and
+    depends on no score, and a large cluster is as likely to come late as a small one.
     """
-    first = np.full(pairs.clusters.max() + 1, len(pairs.keys))
-    rank = np.empty(len(pairs.keys), dtype=np.intp)
-    rank[np.argsort(pairs.keys)] = np.arange(len(pairs.keys))
-    np.minimum.at(first, pairs.clusters, rank)
-    return np.lexsort((rank, first[pairs.clusters]))
+    by_key = np.argsort(pairs.keys)
+    _, first = np.unique(pairs.clusters[by_key], return_index=True)
+    hashes = np.array([short_hash(key) for key in pairs.keys[by_key][first]])
+    return np.lexsort((pairs.keys, hashes[pairs.clusters]))
 
 
 def _sequential(
@@ -281,8 +293,8 @@ def _sequential(
             margin=settings.margin,
             alpha=settings.alpha,
         )
-        if verdict is not None:
-            break
+        if verdict is not None and set(domain[seen]) == set(domain):
+            break  # otherwise a domain has not been seen at all
     within = np.zeros(len(order), dtype=bool)
     within[order[:end]] = True
     looked_at = [
@@ -300,7 +312,86 @@ def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
     return Pairs(pairs.keys[rows], pairs.ours[rows], pairs.theirs[rows], clusters)
 
 
+# --- on stored runs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A check with what it was about.
+
+    Attributes:
+        check: What the gate found.
+        candidate: The runs that were judged.
+        baseline: What they were judged by; stored runs that nobody blessed are as old as they are.
+        warnings: What a reader should know, a sentence each.
+    """
+
+    check: Check
+    candidate: tuple[ScoredRun, ...]
+    baseline: Baseline
+    warnings: tuple[str, ...]
+
+
+def gate(
+    results: Results,
+    candidate: str,
+    baseline: str,
+    settings: Settings,
+    *,
+    folder: Path,
+    critical: str = "",
+    max_age: int = 90,
+) -> Report:
+    """Check stored runs.
+
+    Args:
+        results: Where the runs are.
+        candidate: Which of them to judge (``selection.select``).
+        baseline: A blessed baseline's name or file, or else runs as for ``candidate``.
+        settings: What is to be decided, and how surely.
+        folder: Of the blessed baselines.
+        critical: What ``read_critical`` reads.
+        max_age: Days after which a baseline is old.
+
+    Raises:
+        ConfigError: If no such run or baseline is there.
+        ComparisonError: See ``check``.
+    """
+    runs = select(results, candidate)
+    ours = tuple(scored(results, run) for run in runs)
+    path = find(baseline, folder)
+    judge = load(path) if path else unblessed(results, baseline, folder)
+    calls = count_calls(results, runs) if settings.sequential else None
+    keys = read_critical(critical, judge.runs)
+    found = check(ours, judge.runs, settings, critical=keys, calls=calls)
+    return Report(found, ours, judge, tuple(_warnings(ours, judge, max_age)))
+
+
+def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
+    """How many calls to models each question took."""
+    calls: Counter[str] = Counter()
+    for run in runs:
+        table = results.columns(run, ("sample_id", "weak_calls", "strong_calls"))
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        for sample_id, weak, strong in rows:
+            calls[item_key(run.identity["data"], sample_id)] += weak + strong
+    return calls
+
+
 # --- what is worth a warning ----------------------------------------------------------------------
+
+
+def _warnings(candidate: Sequence[ScoredRun], baseline: Baseline, max_age: int) -> Iterator[str]:
+    if baseline.age > max_age:
+        yield (
+            f"the baseline {baseline.name} is {baseline.age} days old, more than "
+            f"--max-age {max_age}; bless a newer run"
+        )
+    known = {run.data for run in baseline.runs}
+    for run in candidate:
+        if run.data not in known:
+            yield f"{run.domain} (run {run.run_id}) is not in the baseline and was not checked"
+    yield from differing_versions(candidate, baseline.runs)
 
 
 def differing_versions(candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun]) -> list[str]:

@@ -64,6 +64,11 @@ def redacted(text: str) -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """Text of others without what moves a cursor, turns the reading direction, or is no character."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def suggestion(wrong: str, allowed: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the closest names, or all if none is close."""
     names = sorted(allowed)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cowest_bench import compare
-from cowest_bench.compare import Comparison, Contrast, Items, Pairs
+from cowest_bench.compare import Comparison, Items, Pairs
 from cowest_bench.config import ModelSpec, Role
-from cowest_bench.errors import ComparisonError, ConfigError, suggestion
+from cowest_bench.errors import ComparisonError, ConfigError, printable, suggestion
 from cowest_bench.records import Results, Run
 
 KEYS = ("task", "domain", "split", "system", "weak", "strong", "control", "format", "seed")
@@ -38,7 +38,10 @@ def select(results: Results, text: str) -> list[Run]:
     Raises:
         ConfigError: If it cannot be read, means no run, or more than one of a data set.
     """
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{text!r} cannot be read: {error}.") from error
     wanted = dict(word.split("=", 1) for word in words if "=" in word)
     starts = [word for word in words if "=" not in word]
     if not words or (wanted and starts):
@@ -80,7 +83,7 @@ def _is(run: Run, key: str, value: str) -> bool:
 
 
 def _listed(runs: Sequence[Run]) -> str:
-    names = [f"{run.run_id} ({run.domain} {described(run)})" for run in runs[:SHOWN]]
+    names = [f"{run.run_id} ({described(run)})" for run in runs[:SHOWN]]
     rest = [f"and {len(runs) - SHOWN} more"] if len(runs) > SHOWN else []
     return ", ".join([*names, *rest]) or "none"
 
@@ -88,8 +91,8 @@ def _listed(runs: Sequence[Run]) -> str:
 def described(run: Run) -> str:
     """A run in a few words."""
     models = " + ".join(spec.label for spec in (run.weak, run.strong) if spec)
-    about = [run.system, models, f"seed={run.seed}", run.control, run.split]
-    return " ".join(word for word in about if word)
+    about = [run.domain, run.system, models, f"seed={run.seed}", run.control, run.split]
+    return printable(" ".join(word for word in about if word))
 
 
 # --- what is read of them -------------------------------------------------------------------------
@@ -221,37 +224,36 @@ def shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
     return both
 
 
-def compare_runs(
-    results: Results, both: Sequence[tuple[Run, Run]], *, margin: float, alpha: float
-) -> Comparison:
-    """Compare runs of the same data, by domain; errors as for ``compare.compare``."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Stored runs, compared.
+
+    Attributes:
+        ours: The runs of A, with what they took.
+        theirs: The runs of B, likewise.
+        comparison: Verdicts by domain and pooled.
+    """
+
+    ours: tuple[Profile, ...]
+    theirs: tuple[Profile, ...]
+    comparison: Comparison
+
+
+def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: float) -> Compared:
+    """Compare two selections of stored runs on the data that both answered.
+
+    Raises:
+        ConfigError: If a selection means no run, or several of one data set.
+        ComparisonError: If they have no question in common that both have a score for.
+    """
+    ours, theirs = select(results, a), select(results, b)
     parts = [
-        (ours.domain, compare.pair(items(results, ours), items(results, theirs)))
-        for ours, theirs in both
+        (mine.domain, compare.pair(items(results, mine), items(results, other)))
+        for mine, other in shared(ours, theirs)
     ]
-    return compare.compare(by_domain(parts), margin=margin, alpha=alpha)
-
-
-def left_out(ours: Sequence[Run], theirs: Sequence[Run], comparison: Comparison) -> list[str]:
-    """What was not compared, a sentence each."""
-    data = [{run.identity["data"] for run in runs} for runs in (ours, theirs)]
-    alone = [
-        f"{run.run_id} ({run.domain}): only {side} answered this data"
-        for side, runs, other in (("A", ours, data[1]), ("B", theirs, data[0]))
-        for run in runs
-        if run.identity["data"] not in other
-    ]
-    return alone + [line for each in comparison.domains.items() for line in _missing(*each)]
-
-
-def _missing(domain: str, found: Contrast) -> list[str]:
-    counts = {
-        "have no score on one side": found.not_scored,
-        "were asked in A only": found.only_ours,
-        "were asked in B only": found.only_theirs,
-    }
-    return [
-        f"{domain}: compared on the {found.n:,} questions that both have scores for; {count:,} {why}"
-        for why, count in counts.items()
-        if count
-    ]
+    comparison = compare.compare(by_domain(parts), margin=margin, alpha=alpha)
+    return Compared(
+        tuple(profile(results, run) for run in ours),
+        tuple(profile(results, run) for run in theirs),
+        comparison,
+    )
