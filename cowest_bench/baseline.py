@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from cowest_bench.compare import Items, finite
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.records import Results, Run, replaced
 from cowest_bench.selection import select
 
-MOST_QUESTIONS = 100_000  # some 3 MB: more does not belong into git
+MOST_QUESTIONS = 100_000  # 3 MB, 8 in clusters: more does not belong into git
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -50,7 +50,7 @@ class ScoredRun(BaseModel):
     created: datetime
     data: str
     identity: dict[str, Any]
-    scores: dict[str, float | None]
+    scores: dict[str, FiniteFloat | None] = Field(min_length=1)
     clusters: dict[str, str]
 
     @property
@@ -76,7 +76,7 @@ class Baseline(BaseModel):
 
     schema_version: Literal[1] = 1
     name: str
-    blessed: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    blessed: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     runs: tuple[ScoredRun, ...] = Field(min_length=1)
 
     @property
@@ -185,7 +185,7 @@ def unblessed(results: Results, text: str, folder: Path) -> Baseline:
         ConfigError: If there are none, either.
     """
     try:
-        runs = select(results, text)
+        runs = select(results.all_runs(), text)
     except ConfigError as error:
         names = sorted(path.stem for path in folder.glob("*.json"))
         raise ConfigError(

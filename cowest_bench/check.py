@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -254,9 +255,14 @@ def decided(
         margin: A loss below it does not matter.
         alpha: Of all looks together (``planning.obrien_fleming``).
     """
-    level = float(planning.obrien_fleming(looks, alpha)[look - 1])
+    level = _level(look, looks, alpha)
     verdict = stats.verdict(stats.paired_difference(ours, theirs, clusters, level), margin)
     return None if verdict == Verdict.INCONCLUSIVE and look < looks else verdict
+
+
+@cache
+def _level(look: int, looks: int, alpha: float) -> float:
+    return float(planning.obrien_fleming(looks, alpha)[look - 1])
 
 
 def in_order(pairs: Pairs) -> NDArray[np.intp]:
@@ -275,36 +281,38 @@ def _sequential(
     parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
 ) -> tuple[Comparison, Looked]:
     """Compare what had to be looked at, at the level of the look that decided."""
-    pairs = compare.pool([pairs for _, pairs in parts])
-    domain = np.repeat(np.arange(len(parts)), [len(pairs.keys) for _, pairs in parts])
+    pairs = compare.pool([each for _, each in parts])
+    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
+    look, seen = _stop(pairs, part, settings)
+    within = np.zeros(len(pairs.keys), dtype=bool)
+    within[seen] = True
+    looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
+    level = _level(look, LOOKS, settings.alpha)
+    found = compare.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
+    saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
+    return found, Looked(look, LOOKS, len(seen), len(within), saved)
+
+
+def _stop(pairs: Pairs, part: NDArray[np.intp], settings: Settings) -> tuple[int, NDArray[np.intp]]:
+    """The first look that decides, and the questions seen by then."""
     order = in_order(pairs)
     clusters = pairs.clusters[order]
     ends = np.flatnonzero(np.append(clusters[1:] != clusters[:-1], True)) + 1
-    levels = planning.obrien_fleming(LOOKS, settings.alpha)
-    for look in range(1, LOOKS + 1):
-        end = int(ends[np.searchsorted(ends, len(order) * look / LOOKS)])
-        seen = order[:end]
-        seen = seen[pairs.scored[seen]]
+    for look in range(1, LOOKS):
+        seen = order[: ends[np.searchsorted(ends, len(order) * look / LOOKS)]]
+        known = seen[pairs.scored[seen]]
         verdict = decided(
-            pairs.ours[seen],
-            pairs.theirs[seen],
-            pairs.clusters[seen],
+            pairs.ours[known],
+            pairs.theirs[known],
+            pairs.clusters[known],
             look=look,
             margin=settings.margin,
             alpha=settings.alpha,
         )
-        if verdict is not None and set(domain[seen]) == set(domain):
-            break  # otherwise a domain has not been seen at all
-    within = np.zeros(len(order), dtype=bool)
-    within[order[:end]] = True
-    looked_at = [
-        (name, _only(pairs, within & (domain == number))) for number, (name, _) in enumerate(parts)
-    ]
-    found = compare.compare(
-        by_domain(looked_at), margin=settings.margin, alpha=float(levels[look - 1])
-    )
-    saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
-    return found, Looked(look, LOOKS, end, len(order), saved)
+        # A data set of which nothing has been seen yet could not be reported.
+        if verdict is not None and len(np.unique(part[known])) == part.max() + 1:
+            return look, seen
+    return LOOKS, order
 
 
 def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
@@ -357,7 +365,7 @@ def gate(
         ConfigError: If no such run or baseline is there.
         ComparisonError: See ``check``.
     """
-    runs = select(results, candidate)
+    runs = select(results.all_runs(), candidate)
     ours = tuple(scored(results, run) for run in runs)
     path = find(baseline, folder)
     judge = load(path) if path else unblessed(results, baseline, folder)

@@ -581,7 +581,7 @@ def gate(
       3  inconclusive: more questions are needed (see --inconclusive)
       4  could not be checked: other data, too few scores, unreadable files
     """
-    with _never_one():
+    with _crashes_are_4():
         from cowest_bench import check as gates
         from cowest_bench import compare_report, report
 
@@ -615,8 +615,8 @@ def gate(
 
 
 @contextmanager
-def _never_one() -> Iterator[None]:
-    """Whatever goes wrong, no crash may look like the exit code 1 of a regression."""
+def _crashes_are_4() -> Iterator[None]:
+    """Python exits with 1 when it crashes, which here would say that the model regressed."""
     try:
         yield
     except (CowestError, click.ClickException):
@@ -666,7 +666,7 @@ def bless(run: str, name: str, folder: Path, root: Path) -> None:
     from cowest_bench.selection import select
 
     stored = _stored(root)
-    runs = [baselines.scored(stored, each) for each in select(stored, run)]
+    runs = [baselines.scored(stored, each) for each in select(stored.all_runs(), run)]
     path = baselines.bless(name, runs, folder)
     for each in runs:
         click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{len(each.scores)} questions")

@@ -10,7 +10,7 @@ Unless they are named, split is test and control none. Of one data set only one 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
@@ -32,12 +32,30 @@ ANSWERING: tuple[Role, ...] = ("weak", "strong")
 # --- which runs -----------------------------------------------------------------------------------
 
 
-def select(results: Results, text: str) -> list[Run]:
+def select(stored: Sequence[Run], text: str) -> list[Run]:
     """The runs that a selection means, one for each data set, by domain.
 
     Raises:
         ConfigError: If it cannot be read, means no run, or more than one of a data set.
     """
+    wanted, starts = _read(text)
+    if starts:
+        found = [_starting(stored, start) for start in starts]
+    else:
+        found = [run for run in stored if all(_is(run, *pair) for pair in wanted.items())]
+    if not found:
+        raise ConfigError(f"No stored run is {text!r}; there are: {_listed(stored)}.")
+    by_data = {run.identity["data"]: run for run in found}
+    if len(by_data) < len(found):
+        raise ConfigError(
+            f"{text!r} means several runs of one data set: {_listed(found)}; name one by its id, or "
+            f"say more ({', '.join(KEYS)})."
+        )
+    return sorted(found, key=lambda run: (run.domain, run.identity["data"]))
+
+
+def _read(text: str) -> tuple[dict[str, str], list[str]]:
+    """What has to hold for a run, or else how ids start."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -49,30 +67,20 @@ def select(results: Results, text: str) -> list[Run]:
     for key in wanted:
         if key not in KEYS:
             raise ConfigError(f"Runs have no {key}; {suggestion(key, KEYS)}")
-    stored = results.all_runs()
-    if starts:
-        found = [run for start in starts for run in _starting(stored, start)]
-    else:
-        wanted = UNLESS_NAMED | wanted
-        found = [run for run in stored if all(_is(run, *pair) for pair in wanted.items())]
+    return UNLESS_NAMED | wanted, starts
+
+
+def _starting(stored: Sequence[Run], start: str) -> Run:
+    found = [run for run in stored if run.run_id.startswith(start)]
     if not found:
-        raise ConfigError(f"No run in {results.root} is {text!r}; there are: {_listed(stored)}.")
-    by_data = {run.identity["data"]: run for run in found}
-    if len(by_data) < len(found):
         raise ConfigError(
-            f"{text!r} means several runs of one data set: {_listed(found)}; name one by its id, or "
-            f"say more ({', '.join(KEYS)})."
+            f"No stored run's id starts with {start!r}; there are: {_listed(stored)}."
         )
-    return sorted(found, key=lambda run: (run.domain, run.identity["data"]))
-
-
-def _starting(runs: Iterable[Run], start: str) -> list[Run]:
-    found = [run for run in runs if run.run_id.startswith(start)]
     if len(found) > 1:
         raise ConfigError(
             f"Several runs start with {start}: {_listed(found)}; type more of the id."
         )
-    return found
+    return found[0]
 
 
 def _is(run: Run, key: str, value: str) -> bool:
@@ -104,10 +112,10 @@ class Profile:
 
     Attributes:
         run: The run.
-        usd_per_1k: US dollars paid to endpoints for a thousand questions, over those with a score;
-            NaN if the cost of any is not known.
-        seconds_per_1k: Seconds that the weak and the strong model took for a thousand questions, one
-            after the other; NaN if any is not known.
+        usd_per_1k: US dollars paid to endpoints for a thousand questions asked once, from those with a
+            score; NaN if the cost of any is not known.
+        seconds_per_1k: Seconds that the weak and the strong model took for them, one after the other;
+            NaN if any is not known.
         copy_rate: Share of a collaboration's answers that are the answer of the same weak model alone
             (its weak-only run), but for case and space; NaN where there is no such run.
         gap_recovered: ``compare.gap_recovered`` by the single runs of the same data: with the same
@@ -138,24 +146,22 @@ def _items(table: Any) -> Items:
     )
 
 
-def profile(results: Results, run: Run) -> Profile:
-    """What a run took, and what it made of its two models."""
+def profile(results: Results, run: Run, stored: Sequence[Run]) -> Profile:
+    """What a run took, and what it made of its two models, by the ``stored`` runs of each alone."""
     roles = [role for role in ANSWERING if role in run.models]
     table = results.columns(run, ("score", "cost", *(f"{role}_seconds" for role in roles)))
     scored = ~np.isnan(table["score"].to_numpy())
-    seconds = sum(table[f"{role}_seconds"].to_numpy() for role in roles)
-    weak, strong = (_single(results, run, role) for role in ANSWERING)
-    both = len(roles) == len(ANSWERING)
-    same_weak = weak and weak.identity["models"] == {"weak": run.identity["models"].get("weak")}
-    return Profile(
-        run,
-        _per_1k(table["cost"].to_numpy(), scored),
-        _per_1k(np.asarray(seconds, dtype=float), scored),
-        copy_rate(results, run, weak) if both and weak and same_weak else nan,
-        compare.gap_recovered(*(items(results, each) for each in (run, weak, strong)))
-        if both and weak and strong
-        else nan,
-    )
+    seconds = np.sum([table[f"{role}_seconds"].to_numpy() for role in roles], axis=0)
+    copied = recovered = nan
+    if len(roles) == len(ANSWERING):
+        weak, strong = (_alone(run, role, stored) for role in ANSWERING)
+        if weak and _same_model(weak, run, "weak"):
+            copied = copy_rate(results, run, weak)
+        if weak and strong:
+            three = (items(results, each) for each in (run, weak, strong))
+            recovered = compare.gap_recovered(*three)
+    usd = _per_1k(table["cost"].to_numpy(), scored)
+    return Profile(run, usd, _per_1k(seconds, scored), copied, recovered)
 
 
 def _per_1k(values: Any, scored: Any) -> float:
@@ -163,23 +169,23 @@ def _per_1k(values: Any, scored: Any) -> float:
     return 1000 * float(values[scored].mean()) if scored.any() else nan
 
 
-def _single(results: Results, run: Run, role: Role) -> Run | None:
-    """The run of the same data in which the model of a role answers alone."""
-    of_data = [
+def _alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
+    """The run of the same data in which the model of a role answers alone (see ``Profile``)."""
+    known = [
         other
-        for other in results.all_runs()
-        if other.system == role
-        and not other.control
-        and other.identity["data"] == run.identity["data"]
+        for other in stored
+        if (other.system, other.control, other.identity["data"])
+        == (role, None, run.identity["data"])
     ]
-    own = [
-        other
-        for other in of_data
-        if other.identity["models"][role] == run.identity["models"].get(role)
-    ]
+    own = [other for other in known if _same_model(other, run, role)]
     if own:
         return own[-1]
-    return of_data[0] if role == "weak" and len(of_data) == 1 else None
+    return known[0] if role == "weak" and len(known) == 1 else None
+
+
+def _same_model(one: Run, other: Run, role: Role) -> bool:
+    models = [run.identity["models"].get(role) for run in (one, other)]
+    return bool(models[0] == models[1])
 
 
 def copy_rate(results: Results, run: Run, weak: Run) -> float:
@@ -246,14 +252,15 @@ def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: floa
         ConfigError: If a selection means no run, or several of one data set.
         ComparisonError: If they have no question in common that both have a score for.
     """
-    ours, theirs = select(results, a), select(results, b)
+    stored = results.all_runs()
+    ours, theirs = select(stored, a), select(stored, b)
     parts = [
         (mine.domain, compare.pair(items(results, mine), items(results, other)))
         for mine, other in shared(ours, theirs)
     ]
     comparison = compare.compare(by_domain(parts), margin=margin, alpha=alpha)
     return Compared(
-        tuple(profile(results, run) for run in ours),
-        tuple(profile(results, run) for run in theirs),
+        tuple(profile(results, run, stored) for run in ours),
+        tuple(profile(results, run, stored) for run in theirs),
         comparison,
     )

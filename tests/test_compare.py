@@ -199,11 +199,11 @@ def test_a_selection_means_one_run_for_each_data_set(results: Results) -> None:
     ethics = store(results, right(5, 9), domain="ethics")
     shuffled = store(results, right(1, 9), control="shuffled")
     seeded = store(results, right(4, 9), seed=1)
-    assert select(results, f"{medical.run_id[:6]}") == [medical]
-    assert select(results, "system=collab seed=0") == [ethics, medical]
-    assert select(results, "weak=weak-model domain=ethics") == [ethics]
-    assert select(results, "control=shuffled") == [shuffled]
-    assert select(results, "strong=org/strong-model seed=1") == [seeded]
+    assert select(results.all_runs(), f"{medical.run_id[:6]}") == [medical]
+    assert select(results.all_runs(), "system=collab seed=0") == [ethics, medical]
+    assert select(results.all_runs(), "weak=weak-model domain=ethics") == [ethics]
+    assert select(results.all_runs(), "control=shuffled") == [shuffled]
+    assert select(results.all_runs(), "strong=org/strong-model seed=1") == [seeded]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_selection_means_one_run_for_each_data_set(results: Results) -> None:
         ("system=collab", "several runs of one data set"),
         ("system=strong", "there are: "),
         ("sytem=strong", "did you mean system"),
-        ("zzz", "No run in"),
+        ("zzz", "No stored run's id starts with"),
         ("", "KEY=VALUE"),
         ("abc system=collab", "KEY=VALUE"),
         ('weak="x', "cannot be read"),
@@ -221,7 +221,7 @@ def test_a_selection_means_one_run_for_each_data_set(results: Results) -> None:
 def test_an_unclear_selection_is_one_sentence(results: Results, text: str, said: str) -> None:
     runs = [store(results, right(count, 9)) for count in (4, 5)]
     with pytest.raises(ConfigError, match=said) as caught:
-        select(results, text)
+        select(results.all_runs(), text)
     if said.startswith(("several", "there")):
         assert all(run.run_id in str(caught.value) for run in runs)
 
