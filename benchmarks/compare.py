@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from cowest_bench.records import Results, Run, _arrow_schema
+from cowest_bench.records import Results, Run, arrow_schema
 from cowest_bench.selection import compare_runs
 
 SEEN = ("sample_id", "score", "cluster", "cost", "weak_seconds", "strong_seconds", "answer")
@@ -88,7 +88,7 @@ def write(results: Results, run_id: str, system: str, count: int, seed: int) -> 
         "answer": rng.choice(["A", "B", "C", "D"], count),
     }
     blank = {"string": text, "int64": 1, "double": 0.0}
-    schema = _arrow_schema()
+    schema = arrow_schema()
     table = pyarrow.table(
         {f.name: known.get(f.name, pyarrow.repeat(blank[str(f.type)], count)) for f in schema},
         schema=schema,

@@ -669,7 +669,8 @@ def bless(run: str, name: str, folder: Path, root: Path) -> None:
     runs = [baselines.scored(stored, each) for each in select(stored.all_runs(), run)]
     path = baselines.bless(name, runs, folder)
     for each in runs:
-        click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{len(each.scores)} questions")
+        size = f"{len(each.scores)} questions\t{each.coverage:.1%} scored"
+        click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{size}")
 
 
 @baseline.command("list")

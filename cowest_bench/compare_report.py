@@ -240,12 +240,12 @@ def left_out(found: Compared, show: Show = str) -> list[str]:
 
 def _missing(domain: str, found: Contrast) -> list[str]:
     counts = {
-        "have no score on one side": found.not_scored,
-        "were asked in A only": found.only_ours,
-        "were asked in B only": found.only_theirs,
+        "without a score on one side": found.not_scored,
+        "asked in A only": found.only_ours,
+        "asked in B only": found.only_theirs,
     }
     return [
-        f"{domain}: compared on the {found.n:,} questions that both have scores for; {count:,} {why}"
+        f"{domain}: compared on the {found.n:,} questions that both have scores for; {why}: {count:,}"
         for why, count in counts.items()
         if count
     ]
@@ -276,13 +276,11 @@ def check_lines(report: Report, show: Show = str) -> list[str]:
             f"inconclusive: about {check.comparison.pooled.needed:,} questions would tell a "
             "difference of the margin"
         )
-    lines += [
-        f"{show(name)}: {found.not_scored + found.only_theirs:,} questions of the baseline have no "
-        "score on both sides and are left out"
+    return lines + [
+        f"{show(name)}: questions of the baseline left out, without a score on one side: {count:,}"
         for name, found in check.comparison.domains.items()
-        if found.not_scored + found.only_theirs
+        if (count := found.not_scored + found.only_theirs)
     ]
-    return lines
 
 
 def _critical_line(count: int, flipped: Sequence[str]) -> str:
@@ -318,10 +316,10 @@ def compared_markdown(found: Compared) -> str:
 
 def check_markdown(report: Report) -> str:
     """For a pull-request comment or a job's summary."""
-    margin, age = report.check.settings.margin, report.baseline.age
+    runs = ", ".join(run.run_id for run in report.candidate)
     intro = (
-        f"{len(report.candidate)} runs (A) against the baseline {escaped(report.baseline.name)} (B), "
-        f"{age} days old; a loss below {margin:g} does not matter."
+        f"A: {runs}. B: the baseline {escaped(report.baseline.name)}, {report.baseline.age} days old. "
+        f"A loss below {report.check.settings.margin:g} does not matter."
     )
     parts = [
         f"### cowest check: {report.check.outcome}",

@@ -197,7 +197,7 @@ class Results:
         import pyarrow.parquet
 
         rows = [asdict(sample) for sample in samples]
-        table = pyarrow.Table.from_pylist(rows, schema=_arrow_schema())
+        table = pyarrow.Table.from_pylist(rows, schema=arrow_schema())
         with replaced(self.runs / f"{run.run_id}.parquet") as path:
             pyarrow.parquet.write_table(table, path)
         with replaced(self.runs / f"{run.run_id}.json") as path:
@@ -213,7 +213,8 @@ def _read_run(path: Path) -> Run:
         ) from error
 
 
-def _arrow_schema() -> Any:
+def arrow_schema() -> Any:
+    """The columns of a run's Parquet file: the fields of ``SampleScore``."""
     import pyarrow
 
     types = {

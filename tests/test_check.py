@@ -155,7 +155,7 @@ def test_too_few_scores_are_exit_code_4(results: Results, gate: Cowest) -> None:
     assert "96.0%" in done.stderr
     done = gate(*CHECK, "--min-coverage", "0.95")
     assert done.returncode == 0
-    assert "20 questions of the baseline have no score" in done.stdout
+    assert "without a score on one side: 20" in done.stdout
 
 
 def test_what_cannot_be_read_is_exit_code_4(results: Results, gate: Cowest) -> None:
@@ -304,6 +304,21 @@ def test_a_clear_difference_stops_early_and_says_what_it_saves(
     level = float(obrien_fleming()[looked["look"] - 1])
     assert found["pooled"]["confidence"] == 1 - level
     assert found["alpha"] == 0.05
+
+
+@pytest.mark.parametrize("data", ["a", "b", "c"])
+def test_no_look_decides_before_every_domain_was_seen(results: Results, data: str) -> None:
+    sides = [
+        [
+            baselines.scored(results, store(results, scores, system=system)),
+            baselines.scored(results, store(results, [1.0], domain="x", data=data, system=system)),
+        ]
+        for system, scores in (("collab", BEFORE), ("collab-tuned", changed(150, 0)))
+    ]
+    found = check(sides[1], sides[0], Settings(sequential=True))
+    assert found.looked
+    assert found.looked.look < LOOKS
+    assert found.comparison.domains["x"].n == 1
 
 
 def test_a_small_difference_is_looked_at_to_the_end(results: Results, gate: Cowest) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from math import isclose, isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,8 +237,8 @@ def test_runs_are_compared_on_what_they_share(results: Results) -> None:
     done = cowest("compare", "system=collab", b.run_id, "--results", str(results.root))
     assert done.returncode == 0, done.stderr
     assert "medical: compared on the 3 questions that both have scores for" in done.stdout
-    assert "1 were asked in A only" in done.stdout
-    assert "1 have no score on one side" in done.stdout
+    assert "asked in A only: 1" in done.stdout
+    assert "without a score on one side: 1" in done.stdout
     assert "(ethics): only A answered this data" in done.stdout
     found = compare_runs(results, a.run_id, b.run_id, margin=0, alpha=0.05).comparison.pooled
     assert (found.n, found.helped, found.hurt) == (3, 1, 0)
@@ -262,14 +266,26 @@ def test_what_runs_took_and_copied(results: Results) -> None:
     assert found["differences"][0]["usd_per_1k"] is None
 
 
-def test_a_weak_model_is_not_copied_by_another_one(results: Results) -> None:
-    store(results, [1, 0], weak="tuned", system="collab-tuned", row={"answer": ["A", "B"]})
-    store(results, [1, 1], system="strong")
-    store(results, [1, 0], system="weak", row={"answer": ["A", "B"]})
-    found = compare_runs(
-        results, "system=collab-tuned", "system=strong", margin=0, alpha=0.05
-    ).ours[0]
-    assert isnan(found.copy_rate)
+def test_a_tuned_model_has_the_untuned_one_as_its_weak_run_but_does_not_copy_it(
+    results: Results,
+) -> None:
+    answers = {"answer": ["A", "B"]}
+    store(results, [1, 1], weak="tuned", system="collab-tuned", row=answers)
+    store(results, [1, 1], system="collab", row=answers)
+    store(results, [0, 1], system="strong")
+    store(results, [1, 0], system="weak", row=answers)
+
+    def found(system: str) -> tuple[float, float]:
+        compared = compare_runs(
+            results, f"system={system}", "system=strong", margin=0, alpha=0.05
+        ).ours[0]
+        return compared.copy_rate, compared.gap_recovered
+
+    assert np.allclose(found("collab-tuned"), (np.nan, 1.0), equal_nan=True)
+    # Of two weak-only runs neither is before the tuning for sure; of the same model there is one.
+    store(results, [0, 0], system="weak", weak="other", row={"answer": ["C", "C"]})
+    assert all(isnan(value) for value in found("collab-tuned"))
+    assert found("collab") == (1.0, 1.0)
 
 
 def test_every_format_says_the_same(results: Results) -> None:
@@ -308,3 +324,16 @@ def test_the_terminal_gets_no_control_characters_and_no_markup(results: Results)
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "[bold]m" in shown
+
+
+def test_the_benchmark_runs() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "compare.py", "--rows", "2000"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2,000 rows" in done.stdout
