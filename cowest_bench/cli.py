@@ -595,11 +595,7 @@ def gate(
             critical=critical.read() if critical else "",
             max_age=max_age,
         )
-        texts = {
-            "md": compare_report.check_markdown(found),
-            "junit": compare_report.check_junit(found),
-            "json": json.dumps(compare_report.check_json(found), indent=1),
-        }
+        texts = compare_report.check_texts(found)
         for path, kind in ((markdown, "md"), (junit, "junit"), (as_json, "json")):
             if path:
                 _write(path, texts[kind])

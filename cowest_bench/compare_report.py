@@ -7,6 +7,7 @@ nothing of a question or an answer is ever shown: questions appear as their keys
 
 from __future__ import annotations
 
+import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -329,6 +330,15 @@ def check_markdown(report: Report) -> str:
         *(f"- warning: {escaped(line)}" for line in report.warnings),
     ]
     return "\n\n".join(parts)
+
+
+def check_texts(report: Report) -> dict[str, str]:
+    """A check as ``md``, ``junit`` and ``json``."""
+    return {
+        "md": check_markdown(report),
+        "junit": check_junit(report),
+        "json": json.dumps(check_json(report), indent=1),
+    }
 
 
 # --- JUnit XML ------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from tests.conftest import cowest
 HEAVY = ("torch", "inspect_ai", "lm_eval", "streamlit", "transformers", "duckdb", "datasets")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["results", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "--help"], ["results", "--help"], ["check", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
