@@ -4,6 +4,7 @@
     ├── ConfigError        an option, a settings file, a folder
     ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
     ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
+    ├── ComparisonError    exit code 4: scores that cannot be compared
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
         └── BudgetError    it stopped because the next call could have passed the budget
 
@@ -36,6 +37,12 @@ class ModelError(CowestError):
     """A model that cannot be loaded, or lacks what a run asks of it."""
 
 
+class ComparisonError(CowestError):
+    """Scores that cannot be compared: other data, nothing in common, too few of them, unreadable."""
+
+    exit_code = 4
+
+
 class RunError(CowestError):
     """An evaluation or a training that was started and did not end."""
 
@@ -55,6 +62,11 @@ def redacted(text: str) -> str:
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8:
             text = text.replace(value, f"[{name}]")
     return text
+
+
+def printable(text: str) -> str:
+    """Text of others without what moves a cursor, turns the reading direction, or is no character."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def suggestion(wrong: str, allowed: Iterable[str]) -> str:

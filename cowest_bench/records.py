@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowest_bench.config import ROLES, ModelSpec, Role
-from cowest_bench.errors import ConfigError
+from cowest_bench.errors import ComparisonError, ConfigError
 
 SCHEMA_VERSION = 1
 
@@ -174,13 +174,33 @@ class Results:
         table = pyarrow.parquet.read_table(self.runs / f"{run.run_id}.parquet")
         return [SampleScore(**row) for row in table.to_pylist()]
 
+    def columns(self, run: Run, names: Sequence[str]) -> Any:
+        """Some columns of a run's rows, as a pyarrow table; labels and texts are not made twice.
+
+        Raises:
+            ComparisonError: If the rows cannot be read.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        path = self.runs / f"{run.run_id}.parquet"
+        try:
+            return pyarrow.parquet.read_table(
+                path, columns=list(names), read_dictionary=["cluster"], use_threads=False
+            )
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ComparisonError(
+                f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json "
+                "file and run it again."
+            ) from error
+
     def write(self, run: Run, samples: list[SampleScore]) -> None:
         """Put a finished run in place."""
         import pyarrow
         import pyarrow.parquet
 
         rows = [asdict(sample) for sample in samples]
-        table = pyarrow.Table.from_pylist(rows, schema=_arrow_schema())
+        table = pyarrow.Table.from_pylist(rows, schema=arrow_schema())
         with replaced(self.runs / f"{run.run_id}.parquet") as path:
             pyarrow.parquet.write_table(table, path)
         with replaced(self.runs / f"{run.run_id}.json") as path:
@@ -196,7 +216,8 @@ def _read_run(path: Path) -> Run:
         ) from error
 
 
-def _arrow_schema() -> Any:
+def arrow_schema() -> Any:
+    """The columns of a run's Parquet file: the fields of ``SampleScore``."""
     import pyarrow
 
     types = {

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from cowest_bench import stats
+from cowest_bench.errors import printable
 from cowest_bench.planning import detectable_difference
 from cowest_bench.records import Results, Run, SampleScore
 
@@ -194,9 +196,8 @@ def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
 
 def _errors(rows: Sequence[SampleScore]) -> dict[str, int]:
     """How many answers have no score, by the start of the reason."""
-    messages = [row.error[:REASON_LENGTH] for row in rows if row.error]
-    printable = ["".join(c if c.isprintable() else " " for c in message) for message in messages]
-    return dict(Counter(" ".join(message.split()) for message in printable).most_common())
+    messages = [printable(row.error[:REASON_LENGTH]) for row in rows if row.error]
+    return dict(Counter(" ".join(message.split()) for message in messages).most_common())
 
 
 def _seconds(run: Run, system: str, feedback: Sequence[Run]) -> dict[str, float]:
@@ -243,10 +244,8 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 f"{row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
                 str(row["n"]),
                 f"{row['coverage']:.0%}",
-                f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-                if gain
-                else "",
-                _p_value(gain["p"]) if gain else "",
+                signed(gain["difference"], gain["low"], gain["high"]) if gain else "",
+                p_value(gain["p"]) if gain else "",
                 f"{gain['helped']}/{gain['hurt']}" if gain else "",
                 str(row["strong_calls"]),
                 str(row["strong_tokens"]),
@@ -256,31 +255,48 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     return lines
 
 
-def _p_value(p: float) -> str:
+def signed(value: float, low: float, high: float) -> str:
+    """A difference with its interval."""
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def p_value(p: float) -> str:
+    """Three digits, the least being <0.001."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def as_table(summary: Mapping[str, Any]) -> Table:
     """For a terminal."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", no_wrap=True)
-    previous = None
-    for line in rows(summary):
-        if previous not in (None, line["domain"]):
-            table.add_section()
-        shown = [*line.values()]
-        shown[0] = "" if line["domain"] == previous else line["domain"]
-        previous = line["domain"]
-        table.add_row(*shown)
-    return table
+    return text_table(rows(summary))
 
 
 def as_markdown(summary: Mapping[str, Any]) -> str:
     """For a README or a pull request."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(line.values())} |" for line in rows(summary)]
-    return "\n".join(lines)
+    return markdown_table(rows(summary))
+
+
+def text_table(lines: Sequence[Mapping[str, str]]) -> Table:
+    """Lines with the same columns, for a terminal; what the first column repeats is one section."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, column in enumerate(lines[0] if lines else ()):
+        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+    previous = None
+    for line in lines:
+        first, *others = line.values()
+        if previous not in (None, first):
+            table.add_section()
+        # As Text, since a name may hold what rich reads as markup.
+        cells = ("" if first == previous else first, *others)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+        previous = first
+    return table
+
+
+def markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
+    """Lines with the same columns, of which there is one, as Markdown; cells are Markdown already."""
+    columns = list(lines[0])
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return "\n".join(head + [f"| {' | '.join(line.values())} |" for line in lines])
 
 
 def as_csv(summary: Mapping[str, Any]) -> str:
@@ -291,6 +307,11 @@ def as_csv(summary: Mapping[str, Any]) -> str:
         for domain, systems in {**summary["domains"], POOLED: summary[POOLED]}.items()
         for system, row in systems.items()
     ]
+    return csv_table(records)
+
+
+def csv_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Lines with the same columns, as CSV."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()

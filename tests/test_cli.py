@@ -17,7 +17,9 @@ from tests.conftest import cowest
 HEAVY = ("torch", "inspect_ai", "lm_eval", "streamlit", "transformers", "duckdb", "datasets")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["results", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["demo", "--help"], ["results", "--help"], ["check", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = f"""
 import sys
@@ -47,7 +49,7 @@ def test_every_public_name_is_what_it_says() -> None:
 
 
 def test_every_command_has_help_with_examples() -> None:
-    groups = [main.commands[name] for name in ("tasks", "models")]
+    groups = [main.commands[name] for name in ("tasks", "models", "baseline")]
     commands = [*main.commands.values(), *(c for g in groups for c in g.commands.values())]  # type: ignore[attr-defined]
     for command in commands:
         assert command.help, command.name
