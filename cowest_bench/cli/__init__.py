@@ -1,0 +1,45 @@
+"""The command line: parses, calls one function, prints. Results go to stdout, all else to stderr.
+
+Heavy libraries are imported inside the commands, so that ``cowest --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cowest_bench import __version__
+from cowest_bench.cli import compare, run, tasks
+from cowest_bench.errors import CowestError
+
+
+class _Commands(click.Group):
+    """Shows an error of ours as one sentence, with its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CowestError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cowest")
+def main() -> None:
+    """Evaluate weak-strong collaboration: a small model drafts, a large one refines.
+
+    \b
+    Examples:
+      cowest demo                                 the whole method on the embedded world
+      cowest tasks list                           what can be evaluated
+      cowest run --tasks cowest_pocket_medical --weak DIR --strong DIR --set seed=3
+      cowest results --format md                  every finished run
+      cowest compare "system=collab" "system=strong"
+      cowest check --candidate "system=collab-tuned" --baseline main
+    """
+
+
+for command in (*run.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS):
+    main.add_command(command)

@@ -1,0 +1,281 @@
+"""Run: ``cowest demo``, ``cowest run``, ``cowest models`` and ``cowest lm-eval``."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cowest_bench.cli.shared import (
+    console,
+    data_option,
+    format_option,
+    key_values,
+    new_results,
+    progress_bars,
+    rebuild,
+    results_option,
+    set_option,
+    show,
+)
+from cowest_bench.config import SYSTEMS
+
+if TYPE_CHECKING:
+    from cowest_bench.plan import Estimate, Plan
+
+
+@click.command()
+@click.option(
+    "--seed", default=0, show_default=True, help="World to draw; anyone can draw a new one."
+)
+@click.option(
+    "--controls", is_flag=True, help="Also shuffle drafts, pair at random, imitate the best."
+)
+@click.option(
+    "--domain",
+    "domains",
+    multiple=True,
+    type=click.Choice(("medical", "counterfactual", "ethics")),
+    help="Only this domain; can be given several times.",
+)
+@results_option
+@format_option
+def demo(seed: int, controls: bool, domains: tuple[str, ...], root: Path, form: str) -> None:
+    """Run the whole method on the embedded pocket world: no download, no key, no GPU.
+
+    A weak model is specialised, drafts for a strong one, and is tuned by what its drafts changed.
+    What is finished is kept: an interrupted demo goes on where it was, a second one answers at once.
+
+    \b
+    Examples:
+      cowest demo
+      cowest demo --seed 11 --results /tmp/world11 --format json
+      cowest demo --controls
+    """
+    results = new_results(root)
+    from cowest_bench.pocket import demo as pocket
+
+    with progress_bars() as progress:
+        runs = pocket.demo(
+            seed,
+            results,
+            controls=pocket.CONTROLS if controls else (),
+            domains=domains or pocket.DOMAINS,
+            progress=progress,
+        )
+    rebuild(results)
+    show(results, runs, form, {"seed": seed})
+    if form == "table":
+        click.echo("Next: cowest results                       every run that is stored")
+        click.echo(f"      inspect view --log-dir {results.logs}    every prompt and answer")
+
+
+def price(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    """``INPUT,OUTPUT`` as a price."""
+    from cowest_bench.config import Price
+
+    if value is None:
+        return None
+    try:
+        tokens_in, tokens_out = map(float, value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value} is not of the form INPUT,OUTPUT, such as 2.5,10"
+        ) from error
+    return Price(input=tokens_in, output=tokens_out)
+
+
+def _role_options(role: str, help: str) -> Callable[[Any], Any]:
+    """What describes the model in a role: its name, adapter, revision, dtype and price."""
+    options = (
+        click.option(f"--{role}", metavar="MODEL", help=help),
+        click.option(f"--{role}-adapter", metavar="DIR", help="LoRA adapter on top of it."),
+        click.option(
+            f"--{role}-revision", metavar="NAME", help="Branch, tag or commit on the hub."
+        ),
+        click.option(
+            f"--{role}-dtype", metavar="DTYPE", help="Such as float32; by default its own."
+        ),
+        click.option(f"--{role}-remote-code", is_flag=True, help="Run code that comes with it."),
+        click.option(
+            f"--{role}-price",
+            metavar="IN,OUT",
+            callback=price,
+            help="US dollars per million tokens.",
+        ),
+    )
+
+    def add(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--tasks", metavar="NAME[,NAME...]", help="Tasks or groups; see: cowest tasks list.")
+@_role_options("weak", "Folder, hf/ORG/NAME, vllm/NAME, or a name as Inspect writes it.")
+@_role_options("strong", "Likewise; may be a black box behind an API.")
+@_role_options("evaluator", "Judges answers, if the method's signal is evaluator.")
+@click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(SYSTEMS)}.")
+@click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")))
+@click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
+@click.option("--epochs", type=click.IntRange(1), help="Drafts per question.")
+@click.option("--seed", type=int, help="Of the drafts' sampling, and of training.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question.")
+@data_option
+@set_option
+@click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
+@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
+@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
+@results_option
+@format_option
+def run(
+    file: Path | None,
+    tasks: str | None,
+    systems: str | None,
+    interaction: str | None,
+    limit: int | None,
+    num_fewshot: int | None,
+    data: Path | None,
+    options: tuple[str, ...],
+    tune: bool,
+    dry_run: bool,
+    rate: float,
+    root: Path,
+    form: str,
+    **given: Any,
+) -> None:
+    """Evaluate systems on tasks, from a plan (a YAML file), options, or both.
+
+    What has been run before is not run again; of a run that ended with errors, only the questions
+    without a score are asked. Options have the last word over the plan.
+
+    \b
+    Examples:
+      cowest run --tasks cowest_pocket_medical --weak DIR --strong DIR
+      cowest run --tasks gsm8k --weak hf/ORG/NAME --strong openai/gpt-4o --strong-price 2.5,10
+      cowest run examples/paper.yaml --dry-run
+      cowest run examples/local.yaml --limit 100 --budget 500calls
+    """
+    if dry_run:  # before any library reads it: a plan is made without network
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    from cowest_bench import plan as plans
+    from cowest_bench.records import Results
+
+    passed = {"data": str(data) if data else None, "limit": limit, "num_fewshot": num_fewshot}
+    changes = {
+        "tasks": _names(tasks),
+        "systems": _names(systems),
+        "format": interaction,
+        "options": passed | key_values(options),
+        "method": {} if tune else None,
+        **{key: given[key] for key in ("split", "epochs", "seed", "budget")},
+        **{role: _model(role, given) for role in ("weak", "strong", "evaluator")},
+    }
+    plan = plans.Plan.load(file, changes)
+    if dry_run:
+        _show_estimate(plan, plans.estimate(plan, Results(root)), rate, form)
+        return
+    results = new_results(root)
+    with progress_bars() as progress:
+        runs = list(plans.run(plan, results, lambda domain: partial(progress, domain)))
+    rebuild(results)
+    show(results, runs, form, {"seed": plan.seed})
+
+
+def _names(text: str | None) -> list[str] | None:
+    return [name.strip() for name in text.split(",")] if text else None
+
+
+def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
+    """What the options say of the model in a role; a name alone replaces the plan's model."""
+    keys = ("adapter", "revision", "dtype", "price", "remote_code")
+    said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"]}
+    name: str | None = given[role]
+    return {"name": name, **said} if name else said or None
+
+
+def _show_estimate(plan: Plan, cells: list[Estimate], rate: float, form: str) -> None:
+    from cowest_bench import report
+
+    summary = report.summarise_plan(plan, cells, rate)
+    if form == "json":
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        console().print(report.plan_table(summary))
+        for line in report.plan_lines(summary):
+            click.echo(line)
+
+
+@click.group()
+def models() -> None:
+    """Try a model before a run."""
+
+
+@models.command()
+@click.argument("name")
+@click.option("--adapter", metavar="DIR", help="LoRA adapter on top of it.")
+@click.option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.")
+@click.option("--dtype", default="auto", show_default=True, help="Of a local model.")
+@click.option("--remote-code", is_flag=True, help="Run code that comes with a local model.")
+@click.option("--price", metavar="IN,OUT", callback=price, help="US dollars per million tokens.")
+@click.option("--question", default="What is the capital of France?", show_default=True)
+def check(name: str, question: str, **given: Any) -> None:
+    """Load a model, have it answer one question, and say what that took.
+
+    \b
+    Examples:
+      cowest models check hf/meta-llama/Meta-Llama-3-8B-Instruct --dtype bfloat16
+      cowest models check openai-api/local/NAME --price 0.1,0.3
+    """
+    from cowest_bench import spending
+    from cowest_bench.config import ModelSpec
+    from cowest_bench.models import identity, try_model
+
+    spec = ModelSpec(name=name, **given)
+    output = try_model(spec, question)
+    tokens_in, tokens_out = spending.tokens(output.usage)
+    click.echo(f"model        {spec.name}")
+    for key, value in identity(spec).items():
+        click.echo(f"{key:<13}{value}")
+    if not spec.is_local:
+        click.echo(f"reported     {output.model}")
+    click.echo(f"answer       {output.completion[:300]!r}")
+    click.echo(f"tokens       {tokens_in} in, {tokens_out} out, {output.time or 0:.2f} s")
+    if spec.price and tokens_in is not None and tokens_out is not None:
+        cost = spending.price(spec.price, tokens_in, tokens_out)
+        click.echo(f"cost         {1000 * cost:.4f} usd for a thousand such calls")
+
+
+@click.command(
+    "lm-eval",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lm_eval(arguments: tuple[str, ...]) -> None:
+    """Run lm-eval's own command, in which a pairing is the model "cowest".
+
+    All arguments are lm-eval's: cowest lm-eval run --help lists them.
+
+    \b
+    Examples:
+      cowest lm-eval run --model cowest --model_args weak=DIR,strong=openai-api/x/y,seed=0 \\
+        --tasks gsm8k --apply_chat_template
+      cowest lm-eval run --model cowest --model_args system=strong,strong=DIR --tasks gsm8k
+    """
+    from cowest_bench import lm_eval_model
+
+    lm_eval_model.main(list(arguments))
+
+
+COMMANDS: tuple[click.Command, ...] = (demo, run, models, lm_eval)

@@ -1,0 +1,143 @@
+"""What several commands share: options, the results folder, tables and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cowest_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cowest_bench.records import Results, Run
+
+FORMATS = ("table", "json", "csv", "md")
+
+results_option = click.option(
+    "--results",
+    "root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of runs, logs, models and the database.",
+)
+format_option = click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Folder of the data sets' files, instead of the hub.",
+)
+set_option = click.option(
+    "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
+)
+
+
+def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` arguments, with numbers read as numbers."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair} is not of the form KEY=VALUE, such as --set seed=3.")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def read_results(root: Path) -> Results:
+    from cowest_bench.records import Results
+
+    if not root.is_dir():
+        raise ConfigError(
+            f"There are no results in {root}; make some with cowest demo or cowest run."
+        )
+    return Results(root)
+
+
+def new_results(root: Path) -> Results:
+    from cowest_bench.records import Results
+
+    results = Results(root)
+    results.prepare()
+    return results
+
+
+def rebuild(results: Results) -> None:
+    from cowest_bench import store
+
+    store.rebuild(results)
+
+
+def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
+    from cowest_bench import report
+
+    summary = report.summarise(results, runs)
+    if form == "json":
+        click.echo(json.dumps({**about, **summary}, indent=1))
+    elif form == "csv":
+        click.echo(report.as_csv(summary))
+    elif form == "md":
+        click.echo(report.as_markdown(summary))
+    else:
+        console().print(report.as_table(summary))
+        for line in report.seconds_line(summary):
+            click.echo(line)
+        for line in report.error_lines(summary):
+            click.echo(line)
+        if summary["errors"]:
+            click.echo("The same command again asks only the questions that have no score.")
+
+
+def console() -> Console:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, str, int, int], None]]:
+    """A bar for each domain on standard error; lines where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last: dict[str, str] = {}
+
+        def tell(domain: str, what: str, done: int, total: int) -> None:
+            if last.get(domain) != what:
+                last[domain] = what
+                click.echo(f"{domain}: {what} ({total})", err=True)
+
+        yield tell
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bars:
+        known: dict[str, Any] = {}
+
+        def show(domain: str, what: str, done: int, total: int) -> None:
+            if domain not in known:
+                known[domain] = bars.add_task(domain)
+            text = f"{domain:>14} · {what:<22}"
+            bars.update(known[domain], description=text, completed=done, total=total)
+
+        yield show

@@ -1,0 +1,86 @@
+"""Tasks: ``cowest tasks list`` and ``cowest tasks validate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowest_bench.cli.shared import (
+    data_option,
+    key_values,
+)
+from cowest_bench.errors import ConfigError, TaskError
+
+
+@click.group()
+def tasks() -> None:
+    """List the tasks, and check that their gold answers score 1.0."""
+
+
+@tasks.command("list")
+def list_command() -> None:
+    """The names of all tasks, with their files."""
+    from cowest_bench.tasks import list_tasks
+
+    for name, path in list_tasks().items():
+        click.echo(f"{name}\t{path}")
+
+
+@tasks.command()
+@click.argument("names", nargs=-1)
+@click.option(
+    "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
+)
+@data_option
+def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
+    """Score every gold answer of every split: a task is sound if all of them score 1.0.
+
+    \b
+    Examples:
+      cowest tasks validate
+      cowest tasks validate cowest_pocket_ethics --set seed=5
+      cowest tasks validate cowest_ifqa cowest_medmcqa --data DIR
+    """
+    from cowest_bench.tasks import list_tasks
+
+    wanted = names or tuple(list_tasks())
+    chosen = key_values(options) | ({"data": str(data)} if data else {})
+    wrong, unread = 0, []
+    for name in wanted:
+        try:
+            wrong += _validate(name, chosen)
+        except TaskError as error:
+            click.echo(f"{name}: {error}", err=True)
+            unread.append(name)
+    if wrong:
+        raise ConfigError(f"{wrong} gold answers do not score 1.0; mend the task's files.")
+    if unread:
+        raise TaskError(
+            f"{len(unread)} of {len(wanted)} tasks could not be checked, for the reasons above: "
+            f"{', '.join(unread)}."
+        )
+
+
+def _validate(name: str, options: dict[str, Any]) -> int:
+    """Print what a task's splits hold, and return how many gold answers do not score 1.0."""
+    from cowest_bench.tasks import describe_task, load_task, validate_task
+
+    task = load_task(name, **options)
+    checked = validate_task(task)
+    described = describe_task(task)
+    for split, (size, _) in described.items():
+        right, total = checked.get(split, (0, 0))
+        gold = f"{right}/{total} gold answers score 1.0\t" if total else ""
+        click.echo(f"{name}\t{split}\t{gold}{size} rows")
+    for split, (_, shares) in described.items():
+        if shares:
+            told = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
+            click.echo(f"{name}\t{split}\tlabels: {told}")
+    for split, count in task.leaks.items():
+        click.echo(f"{name}\t{split}\t{count} rows dropped, since their question is in test")
+    return sum(total - right for right, total in checked.values())
+
+
+COMMANDS: tuple[click.Command, ...] = (tasks,)
