@@ -12,6 +12,11 @@ from typing import Any, Literal, Self
 Fault = Literal["500", "hang", "broken", "filtered", "refused"] | None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # connections that wait to be accepted; more are reset
+
+
 class Endpoint:
     """Serves ``/v1/chat/completions`` while the context is open.
 
@@ -36,8 +41,7 @@ class Endpoint:
         self.model = "answerer-2026-11-01"
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
 
     @property
     def url(self) -> str:

@@ -96,7 +96,7 @@ def test_a_favourite_place_gains_nothing(
     task = load_task("cowest_pocket_medical", "feedback", seed=3, limit=8)
     drafts = evaluate(task, "collab", results=results, weak=WEAK, strong=STRONG, epochs=2)
     alone = evaluate(task, "strong", results=results, strong=STRONG)
-    limits = Limits(attempt_timeout=5, timeout=5, retries=0, sample_retries=0)
+    limits = Limits(retries=1, sample_retries=0)
     run = judge(task, drafts, alone, JUDGE, results=results, limits=limits)
     rows = results.samples(run)
     assert [(row.sample_id, row.epoch) for row in rows] == [
