@@ -23,7 +23,7 @@ from tests.endpoint import Endpoint, Fault
 
 TASK = "cowest_pocket_medical"
 KEY = "sk-never-to-be-seen-0123456789"
-IMPATIENT = Limits(attempt_timeout=2, timeout=3, retries=1, sample_retries=1)
+IMPATIENT = Limits(attempt_timeout=6, timeout=6, retries=1, sample_retries=0)
 STRONG = ModelSpec(name="openai-api/local/strong", price=Price(input=2.5, output=10))
 WEAK = ModelSpec(name="openai-api/local/weak", price=Price(input=0.1, output=0.3))
 
@@ -77,6 +77,18 @@ def test_faults_become_error_rows_and_only_those_are_asked_again(
     assert not endpoint.asked
 
 
+def test_a_question_is_asked_once_more_from_the_start(endpoint: Endpoint, results: Results) -> None:
+    """What no retry of the call mends (broken JSON), another try of the question may."""
+    task = load_task(TASK, "dev", seed=3, limit=6)
+    broken = task.samples[2].messages[-1]["content"]
+    endpoint.fault = lambda question: (
+        "broken" if question == broken and endpoint.asked[question] == 1 else None
+    )
+    again = IMPATIENT.model_copy(update={"sample_retries": 1})
+    run = evaluate(task, "strong", results=results, strong=STRONG, limits=again)
+    assert (run.coverage, endpoint.asked[broken]) == (1.0, 2)
+
+
 def test_only_the_missing_epochs_are_asked_again(endpoint: Endpoint, results: Results) -> None:
     task = load_task(TASK, "dev", seed=3, limit=12)
     seen: set[str] = set()
@@ -93,15 +105,14 @@ def test_only_the_missing_epochs_are_asked_again(endpoint: Endpoint, results: Re
         "answer : B" if "draft" in messages[-1]["content"] else f"draft {next(drafts)}"
     )
     endpoint.fault = fails_once
-    patient = IMPATIENT.model_copy(update={"sample_retries": 0})
     ask = partial(evaluate, task, "collab", results=results, weak=WEAK, strong=STRONG, epochs=3)
-    first = ask(limits=patient)
+    first = ask(limits=IMPATIENT)
     before = results.samples(first)
     failed = {(row.sample_id, row.epoch) for row in before if row.error}
     assert len(failed) == len(seen) > 2
     endpoint.asked.clear()
     endpoint.fault = lambda question: None
-    second = ask(limits=patient)
+    second = ask(limits=IMPATIENT)
     assert second.coverage == 1.0
     assert sum(endpoint.asked.values()) == 2 * len(failed)
     changed = set(results.samples(second)) ^ set(before)
