@@ -301,7 +301,7 @@ def complete(
     opened = {role: models.open_model(spec, limits) for role, spec in cell.specs.items()}
     reported: dict[str, set[str]] = {}
     with spending.within(budget, cell.specs):
-        for engine_task, epochs, log_dir in _engine_tasks(cell, results, missing, bool(rows), told):
+        for engine_task, epochs, log_dir in _engine_tasks(cell, results, missing, before, told):
             log = run_engine(
                 engine_task,
                 opened,
@@ -337,6 +337,7 @@ def complete(
         n_scored=len(scores),
         score=sum(scores) / len(scores) if scores else None,
         metrics=cell.metrics(ordered),
+        attempts=before.attempts + 1 if before else 1,
         seconds=time.monotonic() - started + (before.seconds if before else 0.0),
         identity=cell.identity,
         log=f"logs/{cell.run_id}",
@@ -354,15 +355,23 @@ def complete(
 
 
 def _engine_tasks(
-    cell: Cell, results: Results, missing: Collection[Answer], again: bool, progress: Progress
+    cell: Cell,
+    results: Results,
+    missing: Collection[Answer],
+    before: Run | None,
+    progress: Progress,
 ) -> Iterator[tuple[InspectTask, int, str]]:
-    """The cell as a task of the engine; what is missing of one, as a task for each epoch."""
+    """The cell as a task of the engine; what is missing of a run, as a task for each epoch.
+
+    Every attempt has a folder of its own, in which it is resumed: in that of an earlier one the engine
+    would find everything done, errors included.
+    """
     folder = results.logs / cell.run_id
     tell = _reporting(progress, f"{cell.system} {cell.task.split}", len(missing))
     samples = cell.samples()
     for sample in samples:
         sample.metadata = {**(sample.metadata or {}), "sampling": sampling(cell.specs)}
-    if not again:
+    if before is None:
         yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
         return
     for epoch in sorted({epoch for _, epoch in missing}):
@@ -370,7 +379,7 @@ def _engine_tasks(
         some = [sample for sample in samples if sample.id in ids]
         for sample in some:
             sample.metadata = {**(sample.metadata or {}), "epoch": epoch}
-        place = folder / f"again-{content_hash([epoch, ids])}"
+        place = folder / f"attempt-{before.attempts + 1}-epoch-{epoch}"
         yield _inspect_task(cell, some, tell), 1, str(place)
 
 

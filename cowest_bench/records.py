@@ -98,6 +98,8 @@ class Run(BaseModel):
     """Mean of the primary metric over what was scored."""
     metrics: dict[str, float]
     """All metrics as lm-eval aggregates them; with several epochs, of the first."""
+    attempts: int = 1
+    """How often it was asked for what it still lacked, the first time included."""
     seconds: float
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
     identity: dict[str, Any]

@@ -64,6 +64,8 @@ def test_faults_become_error_rows_and_only_those_are_asked_again(
         row = db.execute("SELECT coverage, n_scored, n_total FROM leaderboard").fetchall()
     assert row == [(0.95, 285, 300)]
 
+    still = evaluate(task, "strong", results=results, strong=STRONG, limits=IMPATIENT)
+    assert (still.n_scored, still.attempts) == (285, 2)
     endpoint.fault = lambda question: None
     endpoint.asked.clear()
     healed = evaluate(task, "strong", results=results, strong=STRONG, limits=IMPATIENT)
