@@ -31,7 +31,7 @@ class SampleScore:
 
     ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
     ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars. Tokens are as the server
-    counts them, None where it does not say; ``draft`` is the first, ``output`` the last of a task's
+    counts them, None where it does not say, of the attempt that is recorded; ``draft`` is the first, ``output`` the last of a task's
     ``repeats``.
     """
 

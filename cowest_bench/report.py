@@ -418,8 +418,8 @@ def plan_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     elif summary["measured"] or not summary["cost"]:
         yield f"cost: {summary['cost']:.2f} usd paid to endpoints"
     else:
-        yield f"cost: at most {summary['cost']:.2f} usd paid to endpoints, all answers at their longest;"
-        yield "      after a trial (--limit 20) the estimate takes the lengths that were measured there"
+        yield f"cost: about {summary['cost']:.2f} usd if all answers were at their longest; after a trial"
+        yield "      (--limit 20) the estimate takes the lengths that were measured there"
     for basis in dict.fromkeys(cell["basis"] for cell in summary["cells"]):
         yield f"basis: {basis}"
     yield f"time: {summary['seconds'] / 3600:.1f} h at {summary['rate']:g} calls a second, and training"

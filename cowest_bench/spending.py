@@ -3,7 +3,7 @@
 Before a call its greatest possible cost is reserved (a token is at least one byte of the prompt, and an
 answer is at most ``max_tokens``); afterwards the true cost takes its place. What is left when the
 next call could pass the budget stays unspent, and the questions that were not asked can be asked
-later.
+later. Only the endpoint knows what it charges for tries that failed before one succeeded.
 """
 
 from __future__ import annotations

@@ -98,6 +98,12 @@ def test_a_dry_run_needs_neither_network_nor_key(file: Path, tmp_path: Path) -> 
     assert not (tmp_path / "results").exists()
 
 
+def test_a_dry_run_does_not_guess_around_files_that_were_named(tmp_path: Path) -> None:
+    done = cowest("run", str(EXAMPLES / "paper.yaml"), "--dry-run", "--data", str(tmp_path))
+    assert done.returncode == 2
+    assert "There is no readable" in done.stderr
+
+
 def rating(text: str) -> int:
     """An opinion on an answer that depends on nothing but its words."""
     return 1 + sum(text.encode()) % 10
