@@ -51,6 +51,8 @@ class ModelSpec(BaseModel):
     """Whether code that comes with a local model may run; weights are safetensors in any case."""
     card: str | None = None
     """The card of the training that made the model, if it was made here."""
+    base: str | None = None
+    """Label of the model from which a training here started."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,6 +81,11 @@ class ModelSpec(BaseModel):
         """A short name for tables."""
         short = self.name.rstrip("/").rsplit("/", 1)[-1]
         return f"{short}+{Path(self.adapter).name}" if self.adapter else short
+
+    @property
+    def base_label(self) -> str:
+        """A name that all checkpoints have in common that were trained here from one model."""
+        return self.base or self.label
 
 
 class Limits(BaseModel):

@@ -322,6 +322,7 @@ def complete(
         run_id=cell.run_id,
         task=cell.task.name,
         domain=cell.task.meta.domain or cell.task.name,
+        suite=cell.task.meta.suite,
         split=cell.task.split,
         options=cell.task.options,
         system=cell.system,

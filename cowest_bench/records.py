@@ -76,6 +76,8 @@ class Run(BaseModel):
     """Hash of ``identity``: a rerun is a cache hit, and changed weights never reuse old answers."""
     task: str
     domain: str
+    suite: str | None = None
+    """Name that the task shares with others which are shown beside it."""
     split: str
     options: dict[str, Any] = Field(default_factory=dict)
     """What was passed on to the task, such as ``seed`` or ``data``."""

@@ -3,7 +3,7 @@
     3f2a                              a run, by the start of its id
     "weak=NAME system=collab"         the runs that all of these hold for
 
-Keys are those of ``KEYS``; a model is its name, its label or its adapter, and ``none`` is nothing.
+Keys are those of ``KEYS``; a model is its name, its label, its adapter or its base, and ``none`` is nothing.
 Unless they are named, split is test and control none. Of one data set only one run may be meant.
 """
 
@@ -86,7 +86,7 @@ def _starting(stored: Sequence[Run], start: str) -> Run:
 def _is(run: Run, key: str, value: str) -> bool:
     held: Any = getattr(run, key)
     if isinstance(held, ModelSpec):
-        return value in (held.name, held.label, held.adapter)
+        return value in (held.name, held.label, held.adapter, held.base)
     return value == ("none" if held is None else str(held))
 
 

@@ -41,6 +41,8 @@ class Metadata(BaseModel):
 
     version: float | str = 0
     domain: str = ""
+    suite: str | None = None
+    """Name that tasks share which are shown side by side."""
     primary: str | None = None
     """``metric,filter`` whose per-sample value is the score; by default the first one."""
     splits: dict[Split, str] = Field(default_factory=dict)

@@ -97,7 +97,13 @@ def sft(
     folder, made_from = _folder("sft", model, rows, settings, seed, results)
     card = folder / "card.json"
     trained = model.model_copy(
-        update={"name": str(folder), "adapter": None, "revision": None, "card": str(card)}
+        update={
+            "name": str(folder),
+            "adapter": None,
+            "revision": None,
+            "card": str(card),
+            "base": model.base_label,
+        }
     )
     if card.is_file():
         return trained
@@ -193,13 +199,21 @@ def merged(model: ModelSpec, results: Results) -> ModelSpec:
         tuned.save_pretrained(str(folder))
         _tokenizer(model).save_pretrained(str(folder))
         _write_card(folder / "card.json", made_from)
-    return model.model_copy(update={"name": str(folder), "adapter": None, "revision": None})
+    base = model.base_label
+    return model.model_copy(
+        update={"name": str(folder), "adapter": None, "revision": None, "base": base}
+    )
 
 
 def _tuned(model: ModelSpec, folder: Path, step: int) -> ModelSpec:
     """The model with the adapter of the chosen step; step 0 is the model as it was."""
-    adapter = str(folder) if step else None
-    return model.model_copy(update={"adapter": adapter, "card": str(folder / "card.json")})
+    return model.model_copy(
+        update={
+            "adapter": str(folder) if step else None,
+            "card": str(folder / "card.json"),
+            "base": model.base_label,
+        }
+    )
 
 
 def _preference_trainer(

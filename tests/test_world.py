@@ -114,3 +114,15 @@ def test_train_strong_learns_and_saves(tmp_path: Any) -> None:
     model.save_pretrained(tmp_path)
     assert AutoModelForCausalLM.from_pretrained(tmp_path).num_parameters() == 831_616
     assert next(tmp_path.glob("*.safetensors")).stat().st_size < 2_000_000
+
+
+def test_half_of_the_facts_changes_only_what_is_told() -> None:
+    """All wordings of half of the facts are gone; what is asked, and its answers, are the same."""
+    for domain in world.DOMAINS:
+        whole, half = world.draw(domain, 5), world.draw(domain, 5, facts=0.5)
+        assert {split: half[split] == rows for split, rows in whole.items()} == {
+            split: split != "train" for split in whole
+        }
+        told = len(whole["train"]) - len(half["train"])
+        stated = len(world.DOMAINS[domain](random.Random(f"{domain} 5")).statements)
+        assert 0.4 < told / stated < 0.6

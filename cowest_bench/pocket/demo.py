@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cowest_bench.config import ModelSpec, Pairing
-from cowest_bench.records import Results, Run, content_hash
+from cowest_bench.records import Results, Run
 
 if TYPE_CHECKING:
     from cowest_bench.method import Method
@@ -75,17 +75,24 @@ def method() -> Method:
     )
 
 
-def strong() -> ModelSpec:
-    """The strong model, whose weights the package ships."""
-    return ModelSpec(name=str(STRONG), dtype="float32")
+def strong(early: bool = False) -> ModelSpec:
+    """The strong model, whose weights the package ships; or one trained less (``strong-early``)."""
+    folder = STRONG.with_name("strong-early") if early else STRONG
+    return ModelSpec(name=str(folder), dtype="float32")
 
 
-def fresh_weak(seed: int, results: Results) -> ModelSpec:
-    """A weak model with random weights (0.1M parameters), which knows nothing before SFT."""
+def fresh_weak(seed: int, results: Results, width: int = 64) -> ModelSpec:
+    """A weak model with random weights (64 wide: 0.1M parameters), which knows nothing before SFT."""
     from cowest_bench.pocket import language, llama
 
-    shape = llama.Shape(width=64, layers=2, intermediate=168, embedding_std=0.05, final_norm=1.0)
-    folder = results.models / f"pocket-weak-{content_hash([shape, seed])}"
+    shape = llama.Shape(
+        width=width,
+        layers=2,
+        intermediate=8 * round(width * 21 / 64),
+        embedding_std=0.05,
+        final_norm=1.0,
+    )
+    folder = results.models / f"pocket-weak-{width}-seed-{seed}"
     if not folder.is_dir():
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         llama.initialise(seed, shape).save_pretrained(str(making))

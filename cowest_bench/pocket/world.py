@@ -325,15 +325,35 @@ DOMAINS: dict[str, Callable[[random.Random], Domain]] = {
 }
 
 
-def draw(domain: str, seed: int) -> dict[str, list[Record]]:
-    """The records of one domain of the world with this seed, by split."""
+def draw(domain: str, seed: int, facts: float = 1.0) -> dict[str, list[Record]]:
+    """The records of one domain of the world with this seed, by split.
+
+    Args:
+        domain: A key of ``DOMAINS``.
+        seed: Of the world.
+        facts: Share of the facts that the train split states; what is asked stays the same.
+    """
     rng = random.Random(f"{domain} {seed}")
-    return splits(DOMAINS[domain](rng), rng)
+    drawn = DOMAINS[domain](rng)
+    if facts < 1:
+        drawn = drawn._replace(statements=_some(drawn.statements, facts, seed))
+    return splits(drawn, rng)
 
 
-def load(domain: str, seed: int = 0, **_: Any) -> DatasetDict:
+def _some(statements: Sequence[Record], share: float, seed: int) -> list[Record]:
+    """All wordings of a random share of the facts."""
+    told = [
+        str(record.get("exp") or record.get("response") or record["context"])
+        for record in statements
+    ]
+    distinct = sorted(set(told))
+    kept = set(random.Random(f"facts {seed}").sample(distinct, round(share * len(distinct))))
+    return [record for record, fact in zip(statements, told, strict=True) if fact in kept]
+
+
+def load(domain: str, seed: int = 0, facts: float = 1.0, **_: Any) -> DatasetDict:
     """Entry point of the task files' ``custom_dataset``, with the task's metadata as arguments."""
     from datasets import Dataset, DatasetDict
 
-    drawn = draw(domain, int(seed))
+    drawn = draw(domain, int(seed), float(facts))
     return DatasetDict({split: Dataset.from_list(rows) for split, rows in drawn.items()})
