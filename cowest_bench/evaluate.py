@@ -287,11 +287,35 @@ def complete(
     budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Run a cell, or what is missing of it; arguments and errors as for ``evaluate``."""
-    before = results.find(cell.run_id)
-    rows = {(row.sample_id, row.epoch): row for row in results.samples(before)} if before else {}
-    missing = [answer for answer in cell.answers if answer not in rows or rows[answer].error]
-    if before is not None and not missing:
+    """Run a cell, or what is missing of it; arguments and errors as for ``evaluate``.
+
+    Processes that want the same cell at the same time run it once.
+    """
+    finished, _, missing = _stored(cell, results)
+    if finished is not None and not missing:
+        return finished
+    with results.claimed(cell.run_id):
+        return _complete(cell, results, limits, budget, progress)
+
+
+def _stored(
+    cell: Cell, results: Results
+) -> tuple[Run | None, dict[Answer, SampleScore], list[Answer]]:
+    """The cell's run, if there is one, with its rows, and the answers that it lacks."""
+    run = results.find(cell.run_id)
+    rows = {(row.sample_id, row.epoch): row for row in results.samples(run)} if run else {}
+    return run, rows, [each for each in cell.answers if each not in rows or rows[each].error]
+
+
+def _complete(
+    cell: Cell,
+    results: Results,
+    limits: Limits | None,
+    budget: Budget | None,
+    progress: Progress | None,
+) -> Run:
+    before, rows, missing = _stored(cell, results)
+    if before is not None and not missing:  # another process has just run it
         return before
     if budget is not None:
         budget.check(cell.specs)
