@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import isinf, nan
 from typing import Any
 
@@ -282,14 +283,19 @@ def gap_recovered(collab: Items, weak: Items, strong: Items) -> float:
     question. Above 1 it gets right what neither does alone. NaN if the two never differ in favour of
     the worse one, so that there is no gap.
     """
-    common = np.intersect1d(np.intersect1d(weak.keys, strong.keys), collab.keys)
-    y, w, s = (each.scores[np.isin(each.keys, common)] for each in (collab, weak, strong))
-    scored = ~np.isnan(y + w + s)
-    if not scored.any():
+    y, w, s = common_scores(collab, weak, strong)
+    if not len(y):
         return nan
-    best = max(w[scored].mean(), s[scored].mean())
-    oracle = np.maximum(w, s)[scored].mean()
-    return float((y[scored].mean() - best) / (oracle - best)) if oracle - best > 1e-12 else nan
+    best = max(w.mean(), s.mean())
+    oracle = np.maximum(w, s).mean()
+    return float((y.mean() - best) / (oracle - best)) if oracle - best > 1e-12 else nan
+
+
+def common_scores(*systems: Items) -> Floats:
+    """Scores of the questions that all systems have scores for, a row for each system."""
+    common = reduce(np.intersect1d, [each.keys for each in systems])
+    scores = np.array([each.scores[np.isin(each.keys, common)] for each in systems])
+    return scores[:, ~np.isnan(scores).any(axis=0)]
 
 
 def finite(value: float) -> float | None:

@@ -158,9 +158,10 @@ class Cell:
         graded = [gold_logprob(_answer_prefix(task, self.specs))] if self.graded else []
         return [task_metric(task.name, task.split, task.options), *graded]
 
-    def unanswered(self, answer: Answer, why: str = "no answer was recorded") -> SampleScore:
-        """The record of an answer of which the log knows nothing."""
+    def unanswered(self, answer: Answer, only: Collection[int] | None = None) -> SampleScore:
+        """The record of an answer of which the log knows nothing; it may have been left for later."""
         sample_id, epoch = answer
+        asked_now = only is None or sample_id in only
         asked = self.task.samples[sample_id]
         return SampleScore(
             run_id=self.run_id,
@@ -169,7 +170,7 @@ class Cell:
             cluster=asked.cluster,
             question=next(m["content"] for m in reversed(asked.messages) if m["role"] == "user"),
             gold=asked.target,
-            error=why,
+            error="no answer was recorded" if asked_now else NOT_ASKED,
         )
 
     def record(self, sample: EvalSample) -> SampleScore:
@@ -291,13 +292,35 @@ def complete(
     """Run a cell, or what is missing of it; arguments and errors as for ``evaluate``.
 
     ``only`` are the ids of the questions that may be asked now. The others have rows that say so, and
-    are asked by a later call.
+    are asked by a later call. Processes that want the same cell at the same time run it once.
     """
-    before = results.find(cell.run_id)
-    rows = {(row.sample_id, row.epoch): row for row in results.samples(before)} if before else {}
+    finished, _, missing = _stored(cell, results, only)
+    if finished is not None and not missing:
+        return finished
+    with results.claimed(cell.run_id):
+        return _complete(cell, results, limits, budget, progress, only)
+
+
+def _stored(
+    cell: Cell, results: Results, only: Collection[int] | None
+) -> tuple[Run | None, dict[Answer, SampleScore], list[Answer]]:
+    """The cell's run, if there is one, with its rows, and the answers that it lacks."""
+    run = results.find(cell.run_id)
+    rows = {(row.sample_id, row.epoch): row for row in results.samples(run)} if run else {}
     wanted = [answer for answer in cell.answers if only is None or answer[0] in only]
-    missing = [answer for answer in wanted if answer not in rows or rows[answer].error]
-    if before is not None and not missing:
+    return run, rows, [each for each in wanted if each not in rows or rows[each].error]
+
+
+def _complete(
+    cell: Cell,
+    results: Results,
+    limits: Limits | None,
+    budget: Budget | None,
+    progress: Progress | None,
+    only: Collection[int] | None,
+) -> Run:
+    before, rows, missing = _stored(cell, results, only)
+    if before is not None and not missing:  # another process has just run it
         return before
     if budget is not None:
         budget.check(cell.specs)
@@ -320,11 +343,7 @@ def complete(
                 row = cell.record(sample)
                 rows[row.sample_id, row.epoch] = row
                 _note_reported(sample, cell, reported)
-    left = set(cell.answers) - set(wanted)
-    ordered = [
-        rows.get(answer) or cell.unanswered(answer, *([NOT_ASKED] if answer in left else []))
-        for answer in cell.answers
-    ]
+    ordered = [rows.get(answer) or cell.unanswered(answer, only) for answer in cell.answers]
     scores = [row.score for row in ordered if row.score is not None]
     for role, names in (before.reported if before else {}).items():
         reported.setdefault(role, set()).update(names)

@@ -11,6 +11,7 @@ else is in its batch.
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -49,6 +50,7 @@ Generated = tuple[str, int, int]  # text, input tokens, output tokens
 
 PLAIN = "plain"  # marks, in a message's metadata, text that no chat template is put around
 BATCH_SIZE = 64  # sequences generated together
+MODELS_LOADED = 4  # local models that stay in memory
 GATHER_SECONDS = 0.05  # how long a batch that is not full waits for the next request
 
 
@@ -226,8 +228,31 @@ def _redact(error: Exception) -> None:
             setattr(error, name, json.loads(redacted(json.dumps(value, default=str))))
 
 
-@lru_cache(maxsize=4)
-def _load(
+Weights = tuple[str, str | None, str, str, str, bool]
+
+_loaded: dict[Weights, HFLM] = {}  # the one that was used last is the last
+
+
+def forget_all_but(specs: Sequence[ModelSpec]) -> None:
+    """Leave the memory to these models, with or without an adapter, and to those that come."""
+    kept = {spec.path for spec in specs}
+    for key in [key for key in _loaded if key[0] not in kept]:
+        del _loaded[key]
+    gc.collect()
+
+
+def _load(*key: *Weights) -> HFLM:
+    """Loaded weights, of the last ``MODELS_LOADED`` models that were used."""
+    lm = _loaded.pop(key, None)
+    if lm is None:
+        for oldest in [*_loaded][: 1 - MODELS_LOADED]:
+            del _loaded[oldest]
+        lm = _read(*key)
+    _loaded[key] = lm
+    return lm
+
+
+def _read(
     path: str, adapter: str | None, revision: str, dtype: str, weights: str, remote_code: bool
 ) -> HFLM:
     """Load weights; ``weights`` (their hash) makes changed files a different model."""

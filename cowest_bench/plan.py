@@ -15,8 +15,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,21 +32,19 @@ from cowest_bench.prompts import DEFAULT_FORMAT
 from cowest_bench.records import Results, Run
 from cowest_bench.spending import Budget
 from cowest_bench.systems import DRAFT_TEMPERATURE, MAX_TOKENS
-from cowest_bench.tasks import Split, Task, load_tasks, read_task_file
+from cowest_bench.tasks import Split, Task, load_task, load_tasks, read_task_file
 
 BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
 
 
-class Plan(BaseModel):
-    """What is to be evaluated; the fields are those of the YAML file."""
+class BasePlan(BaseModel):
+    """What is to be evaluated with any models; the fields are those of the YAML file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: tuple[str, ...] = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     """Passed on to every task: ``data``, ``limit``, ``num_fewshot`` and so on (``load_task``)."""
-    weak: ModelSpec | None = None
-    strong: ModelSpec | None = None
     evaluator: ModelSpec | None = None
     """Who judges the answers of the feedback split, where the method's signal is ``evaluator``."""
     systems: tuple[str, ...] = ("weak", "strong", "collab")
@@ -60,7 +59,7 @@ class Plan(BaseModel):
     budget: str | None = None
 
     @classmethod
-    def load(cls, path: Path | None, changes: Mapping[str, Any] | None = None) -> Plan:
+    def load(cls, path: Path | None, changes: Mapping[str, Any] | None = None) -> Self:
         """Read a plan, if there is one, and put ``changes`` over it (None changes nothing).
 
         Raises:
@@ -87,11 +86,20 @@ class Plan(BaseModel):
 
     def loaded(self, split: Split | None = None) -> list[Task]:
         """The tasks, groups expanded."""
+        if "group" in self.options:  # single tasks, found through their group
+            return [load_task(name, split or self.split, **self.options) for name in self.tasks]
         return [
             task
             for name in self.tasks
             for task in load_tasks(name, split or self.split, **self.options)
         ]
+
+
+class Plan(BasePlan):
+    """What is to be evaluated with one model in each role."""
+
+    weak: ModelSpec | None = None
+    strong: ModelSpec | None = None
 
     def cell(self, task: Task, system: str) -> Cell:
         """A task under one system, where the weak model is taken as it is.
@@ -148,7 +156,7 @@ def _over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     return result
 
 
-def _first(error: ValidationError, plan: type[Plan]) -> str:
+def _first(error: ValidationError, plan: type[BasePlan]) -> str:
     """The first thing that is wrong, as a sentence."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
@@ -160,19 +168,26 @@ def _first(error: ValidationError, plan: type[Plan]) -> str:
 
 
 def run(
-    plan: Plan, results: Results, progress: Callable[[str], Progress] | None = None
+    plan: Plan,
+    results: Results,
+    progress: Callable[[str], Progress] | None = None,
+    budget: Budget | None = None,
 ) -> Iterator[Run]:
     """Run a plan and yield every run of its split as it is finished.
+
+    With a method, nothing is done beyond the last system that is wanted.
 
     Args:
         plan: What to run; what is finished already is not run again.
         results: Where it is recorded.
         progress: Gives for a task's domain what is told how far it is.
+        budget: What may be spent, shared with other plans; by default what the plan says.
 
     Raises:
         CowestError: See ``evaluate`` and ``cowest``.
     """
-    budget = Budget.parse(plan.budget) if plan.budget else None
+    if budget is None and plan.budget:
+        budget = Budget.parse(plan.budget)
     for task in plan.loaded():
         tell = progress(task.meta.domain or task.name) if progress else None
         common: dict[str, Any] = {"limits": plan.limits, "budget": budget, "progress": tell}
@@ -189,10 +204,21 @@ def run(
                 seed=plan.seed,
                 **common,
             )
-            yield from (run for run in trained if run.system in plan.systems)
+            last = None if TUNED in plan.systems else len(_untuned(plan))
+            yield from (run for run in islice(trained, last) if run.system in plan.systems)
         else:
             for system in plan.systems:
                 yield complete(plan.cell(task, system), results, **common)
+
+
+TUNED = "collab-tuned"
+
+
+def _untuned(plan: Plan) -> tuple[str, ...]:
+    """The systems that the method runs before it tunes, in its order, up to the last one wanted."""
+    order = ("weak", "strong", "collab")
+    wanted = len(order) if TUNED in plan.systems else 1 + max(map(order.index, plan.systems))
+    return order[:wanted]
 
 
 # --- what it will take ----------------------------------------------------------------------------
@@ -249,20 +275,19 @@ class _Split:
     basis: str
 
 
-def estimate(plan: Plan, results: Results) -> list[Estimate]:
+def estimate(plan: Plan, results: Results, measured: Measured | None = None) -> list[Estimate]:
     """The cells of a plan with their calls and tokens.
 
     Calls are counted on the data where it can be loaded, and otherwise (a data set on the hub, without
     network) from what the task's file states. Tokens are what earlier runs in ``results`` took for the
-    same task, system and models; or estimated from the prompts' lengths and the longest answers.
+    same task, system and models (``measured``, if that is known already); or estimated from the
+    prompts' lengths and the longest answers.
 
     Raises:
         TaskError: If neither the data nor the task's file says how many questions there are.
     """
-    measured = _measured(results)
-    return [
-        _with_measured(cell, plan, measured) for name in plan.tasks for cell in _cells(plan, name)
-    ]
+    known = tokens_measured(results) if measured is None else measured
+    return [_with_measured(cell, plan, known) for name in plan.tasks for cell in _cells(plan, name)]
 
 
 def _cells(plan: Plan, name: str) -> Iterator[Estimate]:
@@ -272,19 +297,22 @@ def _cells(plan: Plan, name: str) -> Iterator[Estimate]:
         for split in _splits(plan, name, plan.split):
             yield from (_cell(split, system, plan.epochs) for system in plan.systems)
         return
+    tests = _splits(plan, name, plan.split)
+    yield from (_cell(test, system, 1) for test in tests for system in _untuned(plan))
+    if TUNED not in plan.systems:
+        return
     feedback, dev = (
         {each.task: each for each in _splits(plan, name, of)} for of in ("feedback", "dev")
     )
-    for test in _splits(plan, name, plan.split):
-        yield from (_cell(test, system, 1) for system in ("weak", "strong", "collab"))
+    for test in tests:
         for _ in range(how.rounds):
             yield _cell(feedback[test.task], "collab", how.k)
             yield _cell(feedback[test.task], "strong", 1)
             if how.signal == "evaluator":
                 yield _judging(feedback[test.task], how.k)
             scored = 1 + how.dpo.steps // how.dpo.eval_steps
-            yield replace(_cell(dev[test.task], "collab-tuned", scored), at_most=True)
-            yield _cell(test, "collab-tuned", 1)
+            yield replace(_cell(dev[test.task], TUNED, scored), at_most=True)
+            yield _cell(test, TUNED, 1)
 
 
 def _cell(of: _Split, system: str, epochs: int) -> Estimate:
@@ -362,12 +390,12 @@ def _judging(of: _Split, k: int) -> Estimate:
     )
 
 
-_Measured = dict[tuple[str, str, Role, str], tuple[float, float]]
+Measured = dict[tuple[str, str, Role, str], tuple[float, float]]
 
 
-def _measured(results: Results) -> _Measured:
+def tokens_measured(results: Results) -> Measured:
     """Mean tokens in and out of a call, by task, system, role and model, in the runs that are stored."""
-    means: _Measured = {}
+    means: Measured = {}
     for run in results.all_runs() if results.runs.is_dir() else ():
         rows = results.samples(run)
         for role, spec in run.models.items():
@@ -381,7 +409,7 @@ def _measured(results: Results) -> _Measured:
     return means
 
 
-def _with_measured(cell: Estimate, plan: Plan, measured: _Measured) -> Estimate:
+def _with_measured(cell: Estimate, plan: Plan, measured: Measured) -> Estimate:
     """The cell with the tokens that the same calls took before, where they are known."""
     known = {
         role: measured[key]

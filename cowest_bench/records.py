@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowest_bench.config import ROLES, ModelSpec, Role
@@ -134,6 +135,7 @@ class Results:
     runs/ID.json, ID.parquet   finished runs, the truth
     logs/ID/*.eval             Inspect's transcripts
     models/NAME/               trained weak models and adapters
+    locks/KEY.lock             who is making a run or a model at the moment
     scores.duckdb              made from runs/ by ``store.py``; can be deleted at any time
     """
 
@@ -142,6 +144,7 @@ class Results:
         self.runs = self.root / "runs"
         self.logs = self.root / "logs"
         self.models = self.root / "models"
+        self.locks = self.root / "locks"
         self.database = self.root / "scores.duckdb"
 
     def prepare(self) -> None:
@@ -151,7 +154,7 @@ class Results:
             ConfigError: If the place cannot be written to.
         """
         try:
-            for folder in (self.runs, self.logs, self.models):
+            for folder in (self.runs, self.logs, self.models, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
             with replaced(self.root / ".writable") as probe:
                 probe.write_text("")
@@ -161,6 +164,18 @@ class Results:
                 f"The results folder {self.root} cannot be written to ({error.strerror}); "
                 "choose another with --results DIR."
             ) from error
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[None]:
+        """Make what has this key (a run's id, a model folder's name) in no other process meanwhile.
+
+        Who comes second waits, and then finds it made. The system takes the lock from a process that
+        dies. Runs are claimed within a claim of a model (the scores of its checkpoints), never the
+        other way round, so that no two processes wait for each other.
+        """
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks / f"{key}.lock"):
+            yield
 
     def find(self, run_id: str) -> Run | None:
         """The run with this id, if it has been finished."""

@@ -275,11 +275,12 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     return markdown_table(rows(summary))
 
 
-def text_table(lines: Sequence[Mapping[str, str]]) -> Table:
+def text_table(lines: Sequence[Mapping[str, str | Text]]) -> Table:
     """Lines with the same columns, for a terminal; what the first column repeats is one section."""
     table = Table(box=box.SIMPLE_HEAD)
     for i, column in enumerate(lines[0] if lines else ()):
-        table.add_column(column, justify="left" if i < 2 else "right", no_wrap=True)
+        header = Text(printable(column))
+        table.add_column(header, justify="left" if i < 2 else "right", no_wrap=True)
     previous = None
     for line in lines:
         first, *others = line.values()
@@ -287,7 +288,7 @@ def text_table(lines: Sequence[Mapping[str, str]]) -> Table:
             table.add_section()
         # As Text, since a name may hold what rich reads as markup.
         cells = ("" if first == previous else first, *others)
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(c if isinstance(c, Text) else Text(printable(c)) for c in cells))
         previous = first
     return table
 
@@ -340,46 +341,53 @@ def seconds_line(summary: Mapping[str, Any]) -> list[str]:
 DISCORDANCE = 0.3  # assumed before a run: the share of questions that only one of two gets right
 
 
-def summarise_plan(plan: Plan, cells: Sequence[Estimate], rate: float) -> dict[str, Any]:
-    """What a plan will take, as JSON: its cells, totals by role, cost, time and detectable effects.
+def summarise_plan(cells: Sequence[tuple[Plan, Estimate]], rate: float) -> dict[str, Any]:
+    """What plans will take, as JSON: cells, totals by role, cost, time and detectable effects.
 
     Args:
-        plan: The plan.
-        cells: What ``plan.estimate`` made of it.
+        cells: What ``plan.estimate`` made of them, each with its plan.
         rate: Calls a second.
     """
     calls: Counter[str] = Counter()
     tokens: dict[str, dict[str, float]] = defaultdict(lambda: {"input": 0.0, "output": 0.0})
-    for cell in cells:
+    for _, cell in cells:
         calls.update(cell.calls)
         for role in cell.calls:
             tokens[role]["input"] += cell.input_tokens[role]
             tokens[role]["output"] += cell.output_tokens[role]
-    unpriced = [role for role, spec in plan.models.items() if not (spec.price or spec.is_free)]
+    unpriced = [
+        role
+        for role in calls
+        if any(
+            not (spec.price or spec.is_free)
+            for spec in (plan.models[role] for plan, cell in cells if role in cell.calls)
+        )
+    ]
     return {
         "cells": [
             {
                 "task": cell.task,
                 "split": cell.split,
                 "system": cell.system,
+                "models": {role: plan.models[role].label for role in cell.calls},
                 "questions": cell.questions,
                 "calls": cell.calls,
                 "at_most": cell.at_most,
                 "cost": cell.cost(plan),
                 "basis": cell.basis,
             }
-            for cell in cells
+            for plan, cell in cells
         ],
         "calls": dict(calls),
         "tokens": dict(tokens),
-        "cost": None if unpriced else sum(cell.cost(plan) for cell in cells),
+        "cost": None if unpriced else sum(cell.cost(plan) for plan, cell in cells),
         "unpriced": unpriced,
-        "measured": all(cell.measured for cell in cells),
+        "measured": all(cell.measured for _, cell in cells),
         "seconds": sum(calls.values()) / rate,
         "rate": rate,
         "detectable": {
             cell.task: detectable_difference(cell.questions, DISCORDANCE)
-            for cell in cells
+            for plan, cell in cells
             if cell.split == plan.split
         },
     }
@@ -389,7 +397,9 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
     """The cells of a plan, for a terminal."""
     table = Table(box=box.SIMPLE_HEAD)
     roles = list(summary["calls"])
-    for column in ("task", "split", "system"):
+    systems = {(cell["system"], *cell["models"].values()) for cell in summary["cells"]}
+    several = len(systems) > len({name for name, *_ in systems})  # models of one system
+    for column in ("task", "split", "system", *(["models"] if several else [])):
         table.add_column(column, no_wrap=True)
     for column in ("questions", *(f"{role} calls" for role in roles), "usd"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -400,6 +410,7 @@ def plan_table(summary: Mapping[str, Any]) -> Table:
             cell["task"],
             cell["split"],
             cell["system"],
+            *([Text(printable(" + ".join(cell["models"].values())))] if several else []),
             f"{cell['questions']:,}",
             *calls,
             f"{cell['cost']:.2f}",

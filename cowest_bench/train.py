@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +106,24 @@ def sft(
             "base": model.base_label,
         }
     )
-    if card.is_file():
-        return trained
-    started = time.monotonic()
+    with _to_make(folder, results) as wanted:
+        if wanted:
+            started = time.monotonic()
+            log = _specialise(model, rows, settings, folder, seed, progress)
+            history = {"seconds": time.monotonic() - started, "history": log}
+            _write_card(card, made_from | history)
+    return trained
+
+
+def _specialise(
+    model: ModelSpec,
+    rows: Sequence[Row],
+    settings: SFTSettings,
+    folder: Path,
+    seed: int,
+    progress: Progress | None,
+) -> Any:
+    """Train, save the whole model, and return the trainer's log."""
     from trl import SFTConfig, SFTTrainer
 
     arguments = SFTConfig(
@@ -128,9 +144,7 @@ def sft(
         tuned = tuned.merge_and_unload()
     tuned.save_pretrained(str(folder))
     _tokenizer(model).save_pretrained(str(folder))
-    history = {"seconds": time.monotonic() - started, "history": trainer.state.log_history}
-    _write_card(card, made_from | history)
-    return trained
+    return trainer.state.log_history
 
 
 def dpo(
@@ -163,23 +177,31 @@ def dpo(
     model = merged(model, results)
     folder, made_from = _folder("dpo", model, rows, settings, seed, results)
     card = folder / "card.json"
-    if card.is_file():
-        step = json.loads(card.read_text(encoding="utf-8"))["best_step"]
-        return _tuned(model, folder, step)
-    started = time.monotonic()
-    trainer = _preference_trainer(model, rows, settings, folder, seed)
-    candidates = _Candidates(model, score, settings.patience)
+    with _to_make(folder, results) as wanted:
+        if wanted:
+            started = time.monotonic()
+            trainer = _preference_trainer(model, rows, settings, folder, seed)
+            candidates = _Candidates(model, score, settings.patience)
+            _align(trainer, candidates, folder, progress)
+            dev = {str(s): value for s, (value, _) in candidates.scored.items()}
+            history: dict[str, Any] = {"dev_scores": dev, "best_step": candidates.best()[0]}
+            history["seconds"] = time.monotonic() - started
+            _write_card(card, made_from | history | {"history": trainer.state.log_history})
+    step = json.loads(card.read_text(encoding="utf-8"))["best_step"]
+    return _tuned(model, folder, step)
+
+
+def _align(
+    trainer: Trainer, candidates: _Candidates, folder: Path, progress: Progress | None
+) -> None:
+    """Train, and leave the best candidate's adapter in the folder."""
     trainer.add_callback(candidates.callback())
     _train(trainer, "dpo", progress)
-    step, chosen = candidates.best()
+    _, chosen = candidates.best()
     if chosen.adapter:
         shutil.copytree(chosen.adapter, folder, dirs_exist_ok=True)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    dev = {str(s): value for s, (value, _) in candidates.scored.items()}
-    history = {"dev_scores": dev, "best_step": step, "seconds": time.monotonic() - started}
-    _write_card(card, made_from | history | {"history": trainer.state.log_history})
-    return _tuned(model, folder, step)
 
 
 def merged(model: ModelSpec, results: Results) -> ModelSpec:
@@ -192,13 +214,14 @@ def merged(model: ModelSpec, results: Results) -> ModelSpec:
         return model
     made_from = {"kind": "merged", "model": identity(model)}
     folder = results.models / f"merged-{content_hash(made_from)}"
-    if not (folder / "card.json").is_file():
-        from peft import PeftModel
+    with _to_make(folder, results) as wanted:
+        if wanted:
+            from peft import PeftModel
 
-        tuned = PeftModel.from_pretrained(_load(model), model.adapter).merge_and_unload()
-        tuned.save_pretrained(str(folder))
-        _tokenizer(model).save_pretrained(str(folder))
-        _write_card(folder / "card.json", made_from)
+            tuned = PeftModel.from_pretrained(_load(model), model.adapter).merge_and_unload()
+            tuned.save_pretrained(str(folder))
+            _tokenizer(model).save_pretrained(str(folder))
+            _write_card(folder / "card.json", made_from)
     base = model.base_label
     return model.model_copy(
         update={"name": str(folder), "adapter": None, "revision": None, "base": base}
@@ -295,7 +318,7 @@ def _folder(
     seed: int,
     results: Results,
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of a training, emptied if it is unfinished, and what the training is made from."""
+    """The folder of a training, and what the training is made from."""
     if not rows:
         raise ConfigError(f"There is nothing to train on: {kind} was given no rows.")
     check(model)
@@ -308,10 +331,20 @@ def _folder(
         "seed": seed,
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
     }
-    folder = results.models / f"{kind}-{content_hash(made_from)}"
-    if folder.is_dir() and not (folder / "card.json").is_file():
-        shutil.rmtree(folder)
-    return folder, made_from
+    return results.models / f"{kind}-{content_hash(made_from)}", made_from
+
+
+@contextmanager
+def _to_make(folder: Path, results: Results) -> Iterator[bool]:
+    """Whether a model's folder has still to be made, which no other process does meanwhile.
+
+    What an interrupted training left is removed.
+    """
+    with results.claimed(folder.name):
+        made = (folder / "card.json").is_file()
+        if not made and folder.is_dir():
+            shutil.rmtree(folder)
+        yield not made
 
 
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cowest_bench import __version__
-from cowest_bench.cli import compare, run, tasks
+from cowest_bench.cli import compare, run, sweep, tasks
 from cowest_bench.errors import CowestError
 
 
@@ -41,5 +41,5 @@ def main() -> None:
     """
 
 
-for command in (*run.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS):
+for command in (*run.COMMANDS, *sweep.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS):
     main.add_command(command)

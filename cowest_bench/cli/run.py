@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cowest_bench.cli.shared import (
     alpha_option,
     baselines_option,
-    console,
     data_option,
     format_option,
     key_values,
@@ -25,11 +23,11 @@ from cowest_bench.cli.shared import (
     results_option,
     set_option,
     show,
+    show_estimate,
 )
+from cowest_bench.cli.sweep import run_sweep, workers_option
 from cowest_bench.config import SYSTEMS
-
-if TYPE_CHECKING:
-    from cowest_bench.plan import Estimate, Plan
+from cowest_bench.errors import ConfigError
 
 
 @click.command()
@@ -46,9 +44,21 @@ if TYPE_CHECKING:
     type=click.Choice(("medical", "counterfactual", "ethics")),
     help="Only this domain; can be given several times.",
 )
+@click.option("--sweep", is_flag=True, help="Three weak models with two strong ones.")
+@click.option("--systems", metavar="NAME[,NAME...]", help="Of the sweep; without, all four.")
+@workers_option
 @results_option
 @format_option
-def demo(seed: int, controls: bool, domains: tuple[str, ...], root: Path, form: str) -> None:
+def demo(
+    seed: int,
+    controls: bool,
+    domains: tuple[str, ...],
+    sweep: bool,
+    systems: str | None,
+    workers: int | None,
+    root: Path,
+    form: str,
+) -> None:
     """Run the whole method on the embedded pocket world: no download, no key, no GPU.
 
     A weak model is specialised, drafts for a strong one, and is tuned by what its drafts changed.
@@ -59,10 +69,22 @@ def demo(seed: int, controls: bool, domains: tuple[str, ...], root: Path, form: 
       cowest demo
       cowest demo --seed 11 --results /tmp/world11 --format json
       cowest demo --controls
+      cowest demo --sweep --systems weak,strong,collab
     """
+    if sweep and controls:
+        raise ConfigError("The controls belong to one pairing; leave out --sweep or --controls.")
+    if not sweep and (systems or workers):
+        raise ConfigError("--systems and --workers are for cowest demo --sweep.")
     results = new_results(root)
     from cowest_bench.pocket import demo as pocket
 
+    if sweep:
+        from cowest_bench.sweep import Sweep
+
+        file = pocket.write_sweep(seed, results, _names(systems), domains or pocket.DOMAINS)
+        click.echo(f"This is cowest sweep {file} --results {root}", err=True)
+        run_sweep(Sweep.load(file), results, workers, form)
+        return
     with progress_bars() as progress:
         runs = pocket.demo(
             seed,
@@ -204,7 +226,8 @@ def run(
     }
     plan = plans.Plan.load(file, changes)
     if dry_run:
-        _show_estimate(plan, plans.estimate(plan, Results(root)), rate, form)
+        cells = plans.estimate(plan, Results(root))
+        show_estimate([(plan, cell) for cell in cells], rate, form)
         return
     results = new_results(root)
     with progress_bars() as progress:
@@ -230,18 +253,6 @@ def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
     said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"]}
     name: str | None = given[role]
     return {"name": name, **said} if name else said or None
-
-
-def _show_estimate(plan: Plan, cells: list[Estimate], rate: float, form: str) -> None:
-    from cowest_bench import report
-
-    summary = report.summarise_plan(plan, cells, rate)
-    if form == "json":
-        click.echo(json.dumps(summary, indent=1))
-    else:
-        console().print(report.plan_table(summary))
-        for line in report.plan_lines(summary):
-            click.echo(line)
 
 
 @click.group()

@@ -16,6 +16,7 @@ from cowest_bench.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cowest_bench.plan import Estimate, Plan
     from cowest_bench.records import Results, Run
 
 FORMATS = ("table", "json", "csv", "md")
@@ -124,6 +125,19 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
             click.echo(line)
         if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):
             click.echo("The same command again asks only the questions that have no score.")
+
+
+def show_estimate(cells: list[tuple[Plan, Estimate]], rate: float, form: str) -> None:
+    """What plans will take."""
+    from cowest_bench import report
+
+    summary = report.summarise_plan(cells, rate)
+    if form == "json":
+        click.echo(json.dumps(summary, indent=1))
+    else:
+        console().print(report.plan_table(summary))
+        for line in report.plan_lines(summary):
+            click.echo(line)
 
 
 def console() -> Console:

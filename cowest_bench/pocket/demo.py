@@ -7,20 +7,18 @@ The settings were chosen on the dev splits of worlds 0 to 9 and frozen; they are
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import queue
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from cowest_bench.config import ModelSpec, Pairing
-from cowest_bench.records import Results, Run
+import yaml
+
+from cowest_bench import workers
+from cowest_bench.config import SYSTEMS, ModelSpec, Pairing
+from cowest_bench.records import Results, Run, replaced
 
 if TYPE_CHECKING:
     from cowest_bench.method import Method
@@ -31,20 +29,9 @@ STRONG = Path(__file__).parent / "strong"
 #: What else the same drafts and models can show; see the README's table of controls.
 CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
-Progress = Callable[[str, str, int, int], None]  # domain, what, done, total
-Events: TypeAlias = "multiprocessing.Queue[tuple[str, str, int, int]]"
-
-_told: Events  # in a worker: where it tells its progress
-
-_WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    # glibc: keep freed buffers, which otherwise are faulted in anew at every training step.
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-}
+WIDTHS = (32, 64, 96)  # of the sweep's weak models
+THREADS = 1  # of each process, so that the numbers do not depend on the number of cores
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 def method() -> Method:
@@ -137,57 +124,47 @@ def run_domain(
             yield tuned
 
 
+def write_sweep(
+    seed: int,
+    results: Results,
+    systems: Sequence[str] | None = None,
+    domains: Sequence[str] = DOMAINS,
+) -> Path:
+    """Write the file of a sweep of weak models of three widths with both strong models."""
+    weak = [fresh_weak(seed, results, width) for width in WIDTHS]
+    content = {
+        "tasks": [f"cowest_pocket_{domain}" for domain in domains],
+        "options": {"seed": seed},
+        "weak": [spec.model_dump(exclude_unset=True) for spec in weak],
+        "strong": [strong(early).model_dump(exclude_unset=True) for early in (False, True)],
+        "systems": list(systems or SYSTEMS),
+        "seed": seed,
+        "method": method().model_dump(mode="json", exclude_unset=True),
+        "threads": THREADS,
+    }
+    file = results.root / "pocket-sweep.yaml"
+    with replaced(file) as temporary:
+        written = yaml.safe_dump(content, sort_keys=False)
+        temporary.write_text(f"# Written by cowest demo --sweep.\n{written}", encoding="utf-8")
+    return file
+
+
 def demo(
     seed: int,
     results: Results,
     controls: Sequence[str] = (),
     domains: Sequence[str] = DOMAINS,
-    progress: Progress | None = None,
+    progress: workers.Progress | None = None,
 ) -> list[Run]:
-    """Run the domains side by side; returns the test runs in order.
-
-    Each process computes on one thread, so that the numbers do not depend on the number of cores.
-    """
-    os.environ.update(_WORKER_ENVIRONMENT)  # the workers' C libraries read it when they start
-    context = multiprocessing.get_context("spawn")
-    told: Events = context.Queue()
-    start = (str(results.root), os.getpid(), told)
-    with ProcessPoolExecutor(len(domains), context, _start, start) as pool:
+    """Run the domains side by side; returns the test runs in order."""
+    log = results.logs / "demo.log"
+    with workers.pool(
+        len(domains), threads=THREADS, log=log, progress=progress, environment=OFFLINE
+    ) as pool:
         futures = [pool.submit(_work, domain, seed, results, controls) for domain in domains]
-        _watch(futures, told, progress)
+        wait(futures)  # where one fails, the others' work is kept
         return [run for future in futures for run in future.result()]
 
 
-def _watch(futures: Sequence[Future[Any]], told: Events, progress: Progress | None) -> None:
-    """Pass on what the workers tell until all are done; where one fails, the others' work is kept."""
-    while not all(future.done() for future in futures):
-        with contextlib.suppress(queue.Empty):
-            event = told.get(timeout=0.2)
-            if progress is not None:
-                progress(*event)
-
-
 def _work(domain: str, seed: int, results: Results, controls: Sequence[str]) -> list[Run]:
-    def progress(what: str, done: int, total: int) -> None:
-        if done == total or done % 10 == 0:
-            _told.put((domain, what, done, total))
-
-    return list(run_domain(domain, seed, results, controls, progress))
-
-
-def _start(root: str, parent: int, told: Events) -> None:
-    """Prepare a worker: quiet, with its way to tell, and gone when its parent is gone."""
-    global _told
-    _told = told
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    log = (Path(root) / "logs" / "demo.log").open("a", buffering=1, encoding="utf-8")
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    sys.stdout = sys.stderr = log
-
-
-def _end_with(parent: int) -> None:
-    """A killed parent cannot end its workers, which would go on writing beside the next start."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    return list(run_domain(domain, seed, results, controls, partial(workers.tell, domain)))

@@ -1,0 +1,117 @@
+"""Sweep: ``cowest sweep``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cowest_bench.cli.shared import (
+    console,
+    data_option,
+    format_option,
+    key_values,
+    new_results,
+    progress_bars,
+    rebuild,
+    results_option,
+    set_option,
+    show_estimate,
+)
+from cowest_bench.errors import printable
+
+if TYPE_CHECKING:
+    from cowest_bench.records import Results
+    from cowest_bench.sweep import Sweep
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes; by default one for each core, or one with a GPU, a budget, or only endpoints.",
+)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
+@data_option
+@set_option
+@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@workers_option
+@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
+@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
+@results_option
+@format_option
+def sweep(
+    file: Path,
+    limit: int | None,
+    data: Path | None,
+    options: tuple[str, ...],
+    budget: str | None,
+    workers: int | None,
+    dry_run: bool,
+    rate: float,
+    root: Path,
+    form: str,
+) -> None:
+    """Run weak models x strong models x tasks, from a YAML file, and show what each pairing gains.
+
+    The file is a plan in which weak and strong are lists. Each model alone is run once, whatever the
+    number of its pairings. What is finished is kept: the same command again goes on where it was.
+
+    \b
+    Examples:
+      cowest sweep examples/sweep.yaml --dry-run
+      cowest sweep examples/sweep.yaml --limit 100 --budget 20usd
+      cowest demo --sweep --systems weak,strong,collab
+
+    \b
+    Exit codes: 0 all cells are there, 1 some failed (and are named), 2 the command cannot be understood.
+    """
+    if dry_run:  # before any library reads it: a plan is made without network
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    from cowest_bench import sweep as sweeps
+    from cowest_bench.records import Results
+
+    passed = {"data": str(data) if data else None, "limit": limit}
+    changes = {"options": passed | key_values(options), "budget": budget}
+    plan = sweeps.Sweep.load(file, changes)
+    if dry_run:
+        show_estimate(sweeps.estimate(plan, Results(root)), rate, form)
+        return
+    run_sweep(plan, new_results(root), workers, form)
+
+
+def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> None:
+    """Run a sweep and show what it has found; ends with 1 if a cell failed."""
+    from cowest_bench import report, sweep_report
+    from cowest_bench import sweep as sweeps
+
+    with progress_bars() as progress:
+        outcome = sweeps.run(plan, results, workers, progress)
+    rebuild(results)
+    found = sweep_report.summarise(outcome, results)
+    if form == "json":
+        click.echo(json.dumps(sweep_report.as_json(found), indent=1))
+    elif form == "csv":
+        click.echo(report.csv_table(sweep_report.csv_rows(found)))
+    elif form == "md":
+        click.echo(sweep_report.markdown(found))
+    else:
+        console().print(report.text_table(sweep_report.matrix_rows(found)))
+        console().print(report.text_table(sweep_report.front_rows(found)))
+        for line in sweep_report.notes(found):
+            click.echo(line)
+    for key, reason in outcome.failures.items():
+        about = sweeps.about(plan, key)
+        click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
+    if outcome.failures:
+        click.echo("The same command again tries only what failed.", err=True)
+        click.get_current_context().exit(1)
+
+
+COMMANDS: tuple[click.Command, ...] = (sweep,)

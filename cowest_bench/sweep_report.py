@@ -1,0 +1,397 @@
+"""A sweep's matrix of gains and its Pareto front of score and cost, for people and machines.
+
+Names of models, tasks and domains come from elsewhere: see ``compare_report``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+from rich.text import Text
+
+from cowest_bench import compare, selection, stats
+from cowest_bench.compare import Contrast, Items
+from cowest_bench.compare_report import Show, escaped
+from cowest_bench.config import SYSTEMS
+from cowest_bench.records import Results, Run
+from cowest_bench.report import POOLED, markdown_table, signed
+from cowest_bench.sweep import Key, Outcome
+
+SCHEMA_VERSION = 1
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A cell of the matrix: a collaboration over the better of its two models.
+
+    Attributes:
+        domain: Or ``pooled``.
+        system: ``collab`` or ``collab-tuned``.
+        weak: Name of the weak model.
+        strong: Name of the strong model.
+        best_single: ``weak`` or ``strong``: which alone scores higher on the questions that all three
+            have scores for.
+        found: The collaboration against that one, as ``cowest compare`` finds it; ``p_holm`` is
+            adjusted over all cells of the sweep.
+    """
+
+    domain: str
+    system: str
+    weak: str
+    strong: str
+    best_single: str
+    found: Contrast
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is a gain or a loss, with all cells in view."""
+        return self.found.p_holm < ALPHA
+
+    @property
+    def undetectable(self) -> bool:
+        """Whether it is neither, and smaller than what such a run finds with 80% power."""
+        return not (self.significant or abs(self.found.difference.value) >= self.found.detectable)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a system scores and costs.
+
+    Attributes:
+        domain: Or ``pooled``.
+        system: Its name.
+        weak: Name of its weak model, if it has one.
+        strong: Name of its strong model, if it has one.
+        score: Mean over the questions that have a score, with a 95% interval.
+        n: How many have one.
+        coverage: Share of all.
+        cost: Of a thousand questions, in ``Summary.unit``; NaN if it is not known.
+        on_front: Whether no other system scores as much for less, or more for as much.
+        runs: Its runs.
+    """
+
+    domain: str
+    system: str
+    weak: str | None
+    strong: str | None
+    score: stats.Estimate
+    n: int
+    coverage: float
+    cost: float
+    on_front: bool
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a sweep has found.
+
+    Attributes:
+        outcome: Its runs.
+        gains: The cells of the matrix that are complete, pooled ones last.
+        points: All systems, by domain and cost.
+        unit: ``usd_per_1k`` where a model has a price, else ``seconds_per_1k``.
+    """
+
+    outcome: Outcome
+    gains: tuple[Gain, ...]
+    points: tuple[Point, ...]
+    unit: str
+
+
+def summarise(outcome: Outcome, results: Results) -> Summary:
+    """The matrix and the front of a sweep's finished runs.
+
+    A domain's cell is there when all its tasks are, a pooled one when all domains are.
+    """
+    sweep = outcome.sweep
+    items = {
+        run.run_id: selection.items(results, run)
+        for runs in outcome.runs.values()
+        for run in runs.values()
+    }
+    priced = any(spec.price for spec in (*sweep.weak, *sweep.strong))
+    unit = "usd_per_1k" if priced else "seconds_per_1k"
+    domains = _domains(outcome)
+    gains = list(_gains(outcome, items, domains))
+    adjusted = stats.holm([gain.found.p for gain in gains])
+    points = [
+        point
+        for domain, tasks in domains.items()
+        for point in _front([*_points(outcome, results, items, domain, tasks, unit)])
+    ]
+    return Summary(
+        outcome,
+        tuple(
+            replace(gain, found=replace(gain.found, p_holm=float(p)))
+            for gain, p in zip(gains, adjusted, strict=True)
+        ),
+        tuple(points),
+        unit,
+    )
+
+
+def _domains(outcome: Outcome) -> dict[str, list[str]]:
+    """The tasks of every domain, and of all of them; of a task without any run nothing is known."""
+    domains: dict[str, list[str]] = {}
+    names = dict.fromkeys(task for task, _, _ in (*outcome.runs, *outcome.failures))
+    known = {
+        task: run.domain for (task, _, _), runs in outcome.runs.items() for run in runs.values()
+    }
+    for task in names:
+        domains.setdefault(known.get(task, task), []).append(task)
+    return domains if len(domains) == 1 else {**domains, POOLED: [*names]}
+
+
+def _found(
+    outcome: Outcome, system: str, tasks: Sequence[str], weak: int | None, strong: int | None
+) -> list[Run] | None:
+    """The runs of a system on these tasks, if all are there."""
+    wanted: list[Key] = [
+        (
+            task,
+            weak if "weak" in SYSTEMS[system] else None,
+            strong if "strong" in SYSTEMS[system] else None,
+        )
+        for task in tasks
+    ]
+    found = [outcome.runs.get(key, {}).get(system) for key in wanted]
+    return None if None in found else [run for run in found if run]
+
+
+# --- gains ----------------------------------------------------------------------------------------
+
+
+def _gains(
+    outcome: Outcome, items: Mapping[str, Items], domains: Mapping[str, Sequence[str]]
+) -> Iterator[Gain]:
+    sweep = outcome.sweep
+    for domain, tasks in domains.items():
+        for system in sweep.collaborative:
+            for i, weak in enumerate(sweep.weak_names):
+                for j, strong in enumerate(sweep.strong_names):
+                    three = [
+                        _found(outcome, name, tasks, i, j) for name in (system, "weak", "strong")
+                    ]
+                    if found := _gain(three, items):
+                        yield Gain(domain, system, weak, strong, *found)
+
+
+def _gain(
+    runs: Sequence[Sequence[Run] | None], items: Mapping[str, Items]
+) -> tuple[str, Contrast] | None:
+    """Which single model is the better one, and the collaboration against it."""
+    known = [[items[run.run_id] for run in each] for each in runs if each]
+    if len(known) < len(runs):
+        return None
+    collab, weak, strong = known
+    common = [compare.common_scores(*each) for each in zip(weak, strong, collab, strict=True)]
+    alone = np.concatenate([scores[:2] for scores in common], axis=1)
+    if not alone.size:
+        return None
+    best = int(alone[1].mean() > alone[0].mean())
+    pairs = [compare.pair(*each) for each in zip(collab, known[1 + best], strict=True)]
+    return ("weak", "strong")[best], compare.contrast(compare.pool(pairs), margin=0, alpha=ALPHA)
+
+
+# --- cost -----------------------------------------------------------------------------------------
+
+
+def _points(
+    outcome: Outcome,
+    results: Results,
+    items: Mapping[str, Items],
+    domain: str,
+    tasks: Sequence[str],
+    unit: str,
+) -> Iterator[Point]:
+    sweep = outcome.sweep
+    places: dict[str, list[tuple[int | None, int | None]]] = {
+        "weak": [(i, None) for i in range(len(sweep.weak))],
+        "strong": [(None, j) for j in range(len(sweep.strong))],
+    }
+    both = [(i, j) for i in range(len(sweep.weak)) for j in range(len(sweep.strong))]
+    for system in dict.fromkeys(sweep.systems):
+        for i, j in places.get(system, both):
+            runs = _found(outcome, system, tasks, i, j)
+            if not runs or not any(run.n_scored for run in runs):
+                continue
+            parts = [items[run.run_id] for run in runs]
+            pooled = compare.pool([compare.pair(each, each) for each in parts])
+            costs = [getattr(selection.profile(results, run, ()), unit) for run in runs]
+            scored = [run.n_scored for run in runs]
+            yield Point(
+                domain,
+                system,
+                None if i is None else sweep.weak_names[i],
+                None if j is None else sweep.strong_names[j],
+                stats.mean_interval(
+                    pooled.ours[pooled.scored], pooled.clusters[pooled.scored], ALPHA
+                ),
+                int(pooled.scored.sum()),
+                sum(scored) / sum(run.n_total for run in runs),
+                float(np.dot(costs, scored)) / sum(scored) if all(scored) else nan,
+                False,
+                tuple(runs),
+            )
+
+
+def _front(points: Sequence[Point]) -> list[Point]:
+    """The same by cost, with those marked that no other one beats."""
+
+    def beaten(one: Point) -> bool:
+        return any(
+            other.score.value >= one.score.value
+            and other.cost <= one.cost
+            and (other.score.value, other.cost) != (one.score.value, one.cost)
+            for other in points
+        )
+
+    marked = [replace(one, on_front=not (isnan(one.cost) or beaten(one))) for one in points]
+    return sorted(marked, key=lambda one: (isnan(one.cost), one.cost))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def matrix_rows(found: Summary, show: Show = str) -> list[dict[str, str | Text]]:
+    """A line for each domain, system and weak model, a column for each strong one."""
+    sweep = found.outcome.sweep
+    cells = {(g.domain, g.system, g.weak, g.strong): g for g in found.gains}
+    domains = dict.fromkeys(point.domain for point in found.points)
+    return [
+        {"domain": show(domain), "system": system, "weak": show(weak)}
+        | {
+            f"+ {show(strong)}": _cell(cells.get((domain, system, weak, strong)))
+            for strong in sweep.strong_names
+        }
+        for domain in domains
+        for system in sweep.collaborative
+        for weak in sweep.weak_names
+    ]
+
+
+def _cell(gain: Gain | None) -> Text:
+    if gain is None:
+        return Text("")
+    mark = "*" if gain.significant else "~" if gain.undetectable else " "
+    return Text(signed(*gain.found.difference) + mark, style="dim" if gain.undetectable else "")
+
+
+def front_rows(found: Summary, show: Show = str) -> list[dict[str, str]]:
+    """A line for each system on the front, the cheapest of a domain first."""
+    unit = {"usd_per_1k": "usd/1k", "seconds_per_1k": "s/1k"}[found.unit]
+    return [
+        {
+            "domain": show(point.domain),
+            "system": point.system,
+            "weak": show(point.weak) if point.weak else "",
+            "strong": show(point.strong) if point.strong else "",
+            "score [95%]": "{:.3f} [{:.3f}, {:.3f}]".format(*point.score),
+            "n": f"{point.n:,}",
+            "coverage": f"{point.coverage:.0%}",
+            unit: f"{point.cost:.4f}" if unit == "usd/1k" else f"{point.cost:.1f}",
+        }
+        for point in found.points
+        if point.on_front
+    ]
+
+
+def notes(found: Summary) -> list[str]:
+    """How the tables are to be read, a sentence each."""
+    told = {
+        "usd_per_1k": "US dollars paid to endpoints for a thousand questions",
+        "seconds_per_1k": "the models' seconds, one after the other, for a thousand questions",
+    }
+    unknown = sum(isnan(point.cost) for point in found.points)
+    return [
+        "cells: gain over the better of the pairing's two models alone, with its own 95% interval",
+        f"* p < {ALPHA:g} after Holm over all {len(found.gains)} cells",
+        "~ not significant, and smaller than what so many questions find with 80% power",
+        f"front: no other system scores more for less; cost: {told[found.unit]}, without training",
+    ] + ([f"{unknown} systems have no known cost and are not on the front"] if unknown else [])
+
+
+def markdown(found: Summary) -> str:
+    """For a README or a pull request."""
+    matrix = [
+        {key: str(value).strip() for key, value in row.items()}
+        for row in matrix_rows(found, escaped)
+    ]
+    tables = [markdown_table(rows) for rows in (matrix, front_rows(found, escaped)) if rows]
+    return "\n\n".join([*tables, "\n".join(f"- {line}" for line in notes(found))])
+
+
+def csv_rows(found: Summary) -> list[dict[str, Any]]:
+    """A line for each cell of the matrix, with plain numbers."""
+    return [_gain_json(gain) for gain in found.gains]
+
+
+def as_json(found: Summary) -> dict[str, Any]:
+    """What ``cowest sweep --format json`` prints (docs/sweep.md says what every field is)."""
+    sweep = found.outcome.sweep
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "alpha": ALPHA,
+        "cells": len(found.gains),
+        "weak": list(sweep.weak_names),
+        "strong": list(sweep.strong_names),
+        "matrix": [_gain_json(gain) for gain in found.gains],
+        "cost_unit": found.unit,
+        "systems": [_point_json(point) for point in found.points],
+        "failures": [
+            {
+                "task": task,
+                "weak": None if weak is None else sweep.weak_names[weak],
+                "strong": None if strong is None else sweep.strong_names[strong],
+                "reason": reason,
+            }
+            for (task, weak, strong), reason in found.outcome.failures.items()
+        ],
+    }
+
+
+def _gain_json(gain: Gain) -> dict[str, Any]:
+    found = gain.found
+    return {
+        "domain": gain.domain,
+        "system": gain.system,
+        "weak": gain.weak,
+        "strong": gain.strong,
+        "best_single": gain.best_single,
+        "gain": found.difference.value,
+        "low": compare.finite(found.difference.low),
+        "high": compare.finite(found.difference.high),
+        "p": found.p,
+        "p_holm": found.p_holm,
+        "significant": gain.significant,
+        "detectable": compare.finite(found.detectable),
+        "undetectable": gain.undetectable,
+        "score": found.ours,
+        "best_single_score": found.theirs,
+        "n": found.n,
+        "helped": found.helped,
+        "hurt": found.hurt,
+    }
+
+
+def _point_json(point: Point) -> dict[str, Any]:
+    return {
+        "domain": point.domain,
+        "system": point.system,
+        "weak": point.weak,
+        "strong": point.strong,
+        "score": point.score.value,
+        "low": point.score.low,
+        "high": point.score.high,
+        "n": point.n,
+        "coverage": point.coverage,
+        "cost": compare.finite(point.cost),
+        "on_front": point.on_front,
+        "runs": [run.run_id for run in point.runs],
+    }
