@@ -359,8 +359,8 @@ def summarise_plan(cells: Sequence[tuple[Plan, Estimate]], rate: float) -> dict[
         role
         for role in calls
         if any(
-            not (spec.price or spec.is_free)
-            for spec in (plan.models[role] for plan, cell in cells if role in cell.calls)
+            spec and not (spec.price or spec.is_free)
+            for spec in (plan.models.get(role) for plan, cell in cells if role in cell.calls)
         )
     ]
     return {

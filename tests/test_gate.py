@@ -15,12 +15,12 @@ from cowest_bench.records import NOT_ASKED, Results, Run
 from tests.conftest import SEED, cowest
 
 TASK = "cowest_pocket_medical"
-MARGIN = "0.15"  # two seeds of training differ by 0.05 here, so a smaller one fails good models
+MARGIN = "0.2"  # two seeds of training differ by 0.05 here, so a smaller one fails good models
 JSON = ("--margin", MARGIN, "--format", "json")
 TUNED = ("--candidate", "system=collab-tuned", *JSON)
 
 
-def tested(results: Results) -> Run:
+def tuned_run(results: Results) -> Run:
     """The test run of the tuned collaboration."""
     (run,) = [
         run
@@ -36,7 +36,7 @@ class Gate:
     def __init__(self, folder: Path, first: Results) -> None:
         self.folder = folder
         self.first = first
-        self.blessed = tested(first)
+        self.blessed = tuned_run(first)
 
     def run(self, name: str, *arguments: str) -> Results:
         results = self.folder / name
@@ -99,7 +99,7 @@ def test_a_model_that_was_told_half_of_the_facts_fails(gate: Gate) -> None:
 
 def test_thirty_questions_do_not_decide(gate: Gate, retrained: Results) -> None:
     runs = []
-    for tuned in (gate.blessed, tested(retrained)):
+    for tuned in (gate.blessed, tuned_run(retrained)):
         assert tuned.weak and tuned.strong
         models = (
             *("--weak", tuned.weak.name, "--weak-adapter", tuned.weak.adapter or ""),
