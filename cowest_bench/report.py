@@ -369,7 +369,7 @@ def summarise_plan(cells: Sequence[tuple[Plan, Estimate]], rate: float) -> dict[
                 "task": cell.task,
                 "split": cell.split,
                 "system": cell.system,
-                "models": {role: plan.models[role].label for role in cell.calls},
+                "models": {r: s.label for r, s in plan.models.items() if r in cell.calls},
                 "questions": cell.questions,
                 "calls": cell.calls,
                 "at_most": cell.at_most,
