@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from cowest_bench import baseline as baselines
+from cowest_bench.cli import main
 from cowest_bench.pocket import demo as pocket
 from cowest_bench.records import NOT_ASKED, Results, Run
 from tests.conftest import SEED, cowest
+from tests.stored import right, store
 
 TASK = "cowest_pocket_medical"
 MARGIN = "0.2"  # two seeds of training differ by 0.05 here, so a smaller one fails good models
@@ -138,3 +142,23 @@ def test_no_more_is_asked_than_it_takes_to_decide(gate: Gate) -> None:
     assert (complete.run_id, complete.n_scored) == (run.run_id, 300)
     whole = gate.check(results, "--candidate", "system=weak", "--baseline", "weak", *JSON)
     assert whole[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("systems", "code", "said"),
+    [
+        ("weak,collab", 2, "Only one system"),
+        ("weak", 4, "these are not the same questions"),
+    ],
+)
+def test_what_cannot_be_run_against_a_baseline(
+    results: Results, systems: str, code: int, said: str
+) -> None:
+    weak = pocket.fresh_weak(SEED, results)
+    blessed = store(results, right(6, 10), system="weak")
+    baselines.bless("main", [baselines.scored(results, blessed)], results.root)
+    asked = ("--tasks", TASK, "--systems", systems, "--weak", weak.name, "--strong", weak.name)
+    where = ("--results", str(results.root), "--baselines", str(results.root))
+    done = CliRunner().invoke(main, ["run", *asked, *where, "--against", "main"])
+    assert (done.exit_code, said in done.stderr) == (code, True), done.stderr
+    assert not [run for run in results.all_runs() if run.run_id != blessed.run_id]
