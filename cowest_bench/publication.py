@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from math import isfinite
@@ -76,7 +76,7 @@ class Publication:
 
     def write(self, baselines: Path | None, command: str) -> None:
         """Fill all tables."""
-        stored = self.stored()
+        stored = finished(self.folders, self.warn)
         tests = [each for each in stored if each.run.split == "test"]
         suites = standings.suite_labels(each.run for each in tests)
         blessed = self.blessed(baselines) if baselines else []
@@ -107,19 +107,6 @@ class Publication:
             self.notes.append("There are more such notes, which are not listed.")
 
     # --- what there is ---
-
-    def stored(self) -> list[Stored]:
-        """Every run that can be read, oldest first; of two with the same id the local one."""
-        found: dict[str, Stored] = {}
-        for source, results in self.folders.items():
-            for path in sorted(results.runs.glob("*.json")):
-                try:
-                    run = readable(results, path.stem)
-                except ConfigError as error:
-                    self.warn(f"{error} It was left out.")
-                    continue
-                found.setdefault(run.run_id, Stored(run, results, source))
-        return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
 
     def blessed(self, folder: Path) -> list[Baseline]:
         """The blessed baselines that can be read."""
@@ -233,6 +220,25 @@ def _order(run: Run) -> tuple[bool, datetime]:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def finished(folders: Mapping[str, Results], warn: Callable[[str], None]) -> list[Stored]:
+    """Every run that can be read, oldest first; of two with the same id that of the first folder.
+
+    Args:
+        folders: By their sources, ``local`` and ``reference``.
+        warn: Told which files are no runs.
+    """
+    found: dict[str, Stored] = {}
+    for source, results in folders.items():
+        for path in sorted(results.runs.glob("*.json")):
+            try:
+                run = readable(results, path.stem)
+            except ConfigError as error:
+                warn(f"{error} It was left out.")
+            else:
+                found.setdefault(run.run_id, Stored(run, results, source))
+    return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
 
 
 def readable(results: Results, run_id: str) -> Run:
