@@ -100,7 +100,9 @@ class Publication:
         insert(self.db, "meta", [{"key": key, "value": value} for key, value in about.items()])
 
     def warn(self, sentence: str) -> None:
-        """Say in the snapshot what was left out."""
+        """Say in the snapshot what was left out, without naming folders of this machine."""
+        for folder in self.folders.values():
+            sentence = sentence.replace(f"{folder.root}/", "")
         if len(self.notes) < MOST_NOTES:
             self.notes.append(printable(sentence)[:500])
         elif len(self.notes) == MOST_NOTES:
@@ -127,11 +129,14 @@ class Publication:
             try:
                 items = selection.items(each.results, each.run)
                 if np.isinf(items.scores).any():
-                    raise ComparisonError("a score is infinite")
+                    raise ComparisonError(f"Run {run_id} has an infinite score.")
                 self.samples(each)
-            except (ComparisonError, OSError, duckdb.Error, ValueError) as error:
+            except ComparisonError as error:
+                self.warn(f"{error} It was left out.")
+                continue
+            except (OSError, duckdb.Error, ValueError) as error:
                 reason = str(error).splitlines()[0]
-                self.warn(f"The rows of run {run_id} cannot be read ({reason}); it was left out.")
+                self.warn(f"The rows of run {run_id} cannot be read ({reason}). It was left out.")
                 continue
             query = self.db.execute(USAGE, [run_id])
             names = [column[0] for column in query.description]
@@ -143,7 +148,9 @@ class Publication:
         columns = ", ".join(f"{self.column(name)} AS {name}" for name in TABLES["samples"])
         path = each.results.runs / f"{each.run.run_id}.parquet"
         if absent := TABLES["samples"].keys() - set(pyarrow.parquet.read_schema(path).names):
-            raise ComparisonError(f"it has no column {min(absent)}")
+            raise ComparisonError(
+                f"The rows of run {each.run.run_id} have no column {min(absent)}; run it again."
+            )
         self.db.execute(
             f"INSERT INTO samples SELECT {columns} FROM read_parquet($path) AS given "
             "ORDER BY epoch, sample_id",
