@@ -277,7 +277,7 @@ def test_a_training_its_steps_and_the_influence_of_its_drafts(results: Results) 
 
 def test_feedback_of_a_model_that_was_merged_before_the_next_round(results: Results) -> None:
     first = {"name": "sft-1", "adapter": "dpo-1"}
-    card(results, "merged-1", "merged", {"name": first})
+    card(results, "merged-1", "merged", first)
     asked: dict[str, Any] = {"split": "feedback", "data": "asked"}
     drafts = store(results, right(3, 6), weak=first, row={"draft": ["x"] * 6}, **asked)
     store(results, right(2, 6), system="strong", **asked)
