@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -478,4 +480,16 @@ def test_rows_are_in_the_order_of_runs_epochs_and_questions(results: Results) ->
     with opened(published(results)) as db:
         found = db.execute("SELECT run_id, epoch, sample_id FROM samples").fetchall()
     assert found == sorted(found) and len(found) == 60
-    shutil.rmtree(results.runs)
+
+
+def test_the_benchmark_runs() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "board.py", "--rows", "2000"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2,000 rows" in done.stdout and "publishing" in done.stdout
