@@ -20,11 +20,12 @@ from inspect_ai.log import list_eval_logs, read_eval_log_samples
 
 from cowest_bench import models, selection, sweep_report, workers
 from cowest_bench import sweep as sweeps
+from cowest_bench.config import SYSTEMS
 from cowest_bench.errors import ConfigError
 from cowest_bench.pocket import demo as pocket
 from cowest_bench.records import Results, Run
 from cowest_bench.sweep import Key, Outcome, Sweep
-from tests.conftest import cowest
+from tests.conftest import SEED, cowest
 from tests.endpoint import Endpoint
 from tests.stored import right, store
 
@@ -203,6 +204,60 @@ def test_what_fails_is_named_and_the_others_are_done(swept: Swept) -> None:
         ("pocket-weak-32-seed-0", "strong")
     ]
     assert len(summary["failures"]) == 5
+
+
+# --- the pocket world's ---------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("pocket-sweep")
+def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> None:
+    """In one command, with every weak model trained in every domain (on few rows)."""
+    results = Results(tmp_path)
+    results.prepare()
+    file = pocket.write_sweep(5, results, ("weak", "strong", "collab"))
+    content = yaml.safe_load(file.read_text())
+    content["options"]["limit"] = 48
+    arguments = command(tmp_path, content)
+    foreseen = json.loads(cowest(*arguments, "--dry-run").stdout)
+    done = cowest(*arguments)
+    assert done.returncode == 0, done.stderr
+    runs = results.all_runs()
+    assert Counter((run.domain, run.system) for run in runs) == {
+        (domain, system): count
+        for domain in pocket.DOMAINS
+        for system, count in (("weak", 3), ("strong", 2), ("collab", 6))
+    }
+    assert {run.split for run in runs} == {"test"}  # without tuning, feedback is not asked
+    assert Counter(path.name[:4] for path in results.models.iterdir()) == {"pock": 3, "sft-": 9}
+    assert foreseen["calls"] == calls_of(results) == {"strong": 48 * 3 * 8, "weak": 48 * 3 * 9}
+    summary = json.loads(done.stdout)
+    assert len({(c["domain"], c["weak"], c["strong"]) for c in summary["matrix"]}) == 4 * 3 * 2
+    a, b = (
+        "weak=pocket-weak-96-seed-5 strong=strong-early system=collab",
+        "strong=strong system=strong",
+    )
+    compared = cowest("compare", a, b, "--results", str(tmp_path), "--format", "json")
+    assert len(json.loads(compared.stdout)["domains"]) == 3
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("[rm]*/*")}
+    assert cowest(*arguments).stdout == done.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("[rm]*/*")} == made
+
+
+def test_the_demo_is_one_pairing_of_its_sweep(
+    demo: tuple[Results, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tuning included, nothing of it is run again: a sweep goes on from a demo."""
+    results, summary = demo
+    sweep = Sweep.load(pocket.write_sweep(SEED, results, domains=("medical",)))
+    monkeypatch.setattr(workers, "tell", lambda *_: None)
+    pairing = {(1, None), (None, 0), (1, 0)}  # the second weak and the first strong model
+    jobs = [job for job in sweeps.jobs(sweep, results) if job.key[1:] in pairing]
+    before = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
+    runs = {system: run for job in jobs for system, run in job.call("worker 1").items()}
+    scores = {system: summary["domains"]["medical"][system]["score"] for system in SYSTEMS}
+    assert {system: run.score for system, run in runs.items()} == pytest.approx(scores)
+    after = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
+    assert after == before
 
 
 # --- processes ------------------------------------------------------------------------------------
