@@ -15,7 +15,7 @@ import gc
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -233,7 +233,7 @@ Weights = tuple[str, str | None, str, str, str, bool]
 _loaded: dict[Weights, HFLM] = {}  # the one that was used last is the last
 
 
-def forget_all_but(specs: Sequence[ModelSpec]) -> None:
+def forget_all_but(specs: Iterable[ModelSpec]) -> None:
     """Leave the memory to these models, with or without an adapter, and to those that come."""
     kept = {spec.path for spec in specs}
     for key in [key for key in _loaded if key[0] not in kept]:

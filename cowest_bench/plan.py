@@ -161,7 +161,7 @@ def _first(error: ValidationError, plan: type[BasePlan]) -> str:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     if field == "tasks" and first["type"] == "missing":
-        return "There are no tasks to run; give --tasks NAME or a plan that names some."
+        return "There are no tasks to run; name some under tasks: in a plan, or with --tasks NAME."
     if first["type"] == "extra_forbidden":
         return f"A plan has no field {field}; {suggestion(field, plan.model_fields)}"
     return f"The plan's {field} is wrong: {first['msg']}."

@@ -355,21 +355,23 @@ def summarise_plan(cells: Sequence[tuple[Plan, Estimate]], rate: float) -> dict[
         for role in cell.calls:
             tokens[role]["input"] += cell.input_tokens[role]
             tokens[role]["output"] += cell.output_tokens[role]
-    unpriced = [
-        role
-        for role in calls
-        if any(
-            spec and not (spec.price or spec.is_free)
-            for spec in (plan.models.get(role) for plan, cell in cells if role in cell.calls)
-        )
+    asked = [
+        (role, spec)
+        for plan, cell in cells
+        for role, spec in plan.models.items()
+        if role in cell.calls
     ]
+    dear = {role for role, spec in asked if not (spec.price or spec.is_free)}
+    unpriced = [role for role in calls if role in dear]
     return {
         "cells": [
             {
                 "task": cell.task,
                 "split": cell.split,
                 "system": cell.system,
-                "models": {r: s.label for r, s in plan.models.items() if r in cell.calls},
+                "models": {
+                    role: spec.label for role, spec in plan.models.items() if role in cell.calls
+                },
                 "questions": cell.questions,
                 "calls": cell.calls,
                 "at_most": cell.at_most,

@@ -16,25 +16,26 @@ import os
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pydantic import Field, field_validator
 
 from cowest_bench import models, workers
 from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import BudgetError, ConfigError, CowestError, RunError, redacted
+from cowest_bench.errors import ConfigError, CowestError, RunError, redacted
 from cowest_bench.plan import BasePlan, Estimate, Plan
 from cowest_bench.records import Results, Run
 from cowest_bench.spending import Budget
+from cowest_bench.tasks import Task
 
 SINGLE = ("weak", "strong")
+REASON_LENGTH = 300  # characters of an error that is not ours; the workers' log has all of it
 Key = tuple[str, int | None, int | None]  # task, weak and strong model by their places in the lists
+Job: TypeAlias = workers.Job[Key, dict[str, Run]]
+Outcome: TypeAlias = workers.Outcome[Key, dict[str, Run]]
 
 
 class Sweep(BasePlan):
@@ -109,80 +110,71 @@ def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tupl
 # --- jobs -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker does at a time.
-
-    Attributes:
-        plan: Some systems of one task.
-        key: Its task, and the models that it is about; a weak model alone has no strong one.
-        name: For people.
-    """
-
-    plan: Plan
-    key: Key
-    name: str
-
-    @property
-    def needs(self) -> set[Key]:
-        """What has to be done before: of a pairing, both models alone."""
-        task, weak, strong = self.key
-        if weak is None or strong is None:
-            return set()
-        return {(task, weak, None), (task, None, strong)}
-
-
-def jobs(sweep: Sweep) -> list[Job]:
+def jobs(sweep: Sweep, results: Results) -> list[Job]:
     """The jobs, in the order in which models are loaded the fewest times.
 
     Raises:
         TaskError: If a task cannot be loaded.
     """
-    tasks = [
-        (task.name, partial(sweep.plan, tasks=(task.name,), options=task.options))
-        for task in sweep.plan().loaded()
-    ]
-    alone = {"strong": sweep.strong[0]} if sweep.method else {}  # a method has two models
-    found = []
-    for i, weak in enumerate(sweep.weak):
-        for task, plan in tasks:
-            name = f"{sweep.weak_names[i]} on {task}"
-            found.append(Job(plan(systems=("weak",), weak=weak, **alone), (task, i, None), name))
-    # As the method asks it: each question once.
-    once = {"method": None} | ({"epochs": 1} if sweep.method else {})
-    for j, strong in enumerate(sweep.strong):
-        for task, plan in tasks:
-            name = f"{sweep.strong_names[j]} on {task}"
-            single = plan(systems=("strong",), strong=strong, **once)
-            found.append(Job(single, (task, None, j), name))
-        for i, weak in enumerate(sweep.weak):
-            for task, plan in tasks:
-                name = f"{sweep.weak_names[i]} + {sweep.strong_names[j]} on {task}"
-                both = plan(systems=sweep.collaborative, weak=weak, strong=strong)
-                found.append(Job(both, (task, i, j), name))
-    return found
+    tasks = {task.name: task for task in sweep.plan().loaded()}
+    weak, strong = range(len(sweep.weak)), range(len(sweep.strong))
+    keys: list[Key] = [(task, i, None) for i in weak for task in tasks]
+    for j in strong:
+        keys += [(task, None, j) for task in tasks]
+        keys += [(task, i, j) for i in weak for task in tasks]
+    return [_job(_part(sweep, tasks[key[0]], key), key, about(sweep, key), results) for key in keys]
 
 
-def work(job: Job, results: Results, who: str) -> list[Run]:
-    """Do a job, in a worker process.
+def _part(sweep: Sweep, task: Task, key: Key) -> Plan:
+    """What one job is about."""
+    _, weak, strong = key
+    changes: dict[str, Any] = {"tasks": (task.name,), "options": task.options}
+    if weak is not None:
+        changes |= {"weak": sweep.weak[weak], "systems": ("weak",)}
+    if strong is not None:
+        changes |= {"strong": sweep.strong[strong], "systems": ("strong",), "method": None}
+    if weak is not None and strong is not None:
+        changes |= {"systems": sweep.collaborative, "method": sweep.method}
+    if sweep.method:  # it has two models, though its first stage is about one; it asks test once
+        changes = {"strong": sweep.strong[0], "epochs": 1} | changes
+    return sweep.plan(**changes)
+
+
+def _job(plan: Plan, key: Key, name: str, results: Results) -> Job:
+    """A pairing needs what is done with each of its models alone."""
+    task, weak, strong = key
+    needs = frozenset() if None in key else frozenset({(task, weak, None), (task, None, strong)})
+    return workers.Job(key, name, partial(work, plan, results, name), needs)
+
+
+def about(sweep: Sweep, key: Key) -> str:
+    """A job's name."""
+    task, weak, strong = key
+    names = [sweep.weak_names[weak]] if weak is not None else []
+    names += [sweep.strong_names[strong]] if strong is not None else []
+    return f"{' + '.join(names)} on {task}"
+
+
+def work(plan: Plan, results: Results, name: str, who: str) -> dict[str, Run]:
+    """Do a job, in a worker process; returns its runs by system.
 
     Raises:
-        CowestError: Whatever went wrong, as a sentence; where the error is not ours, the rest of it is
-            printed.
+        CowestError: Whatever went wrong, as a sentence; what is not ours is printed as well.
     """
-    models.forget_all_but([spec for spec in (job.plan.weak, job.plan.strong) if spec])
+    models.forget_all_but(plan.models.values())
 
     def progress(what: str, done: int, total: int) -> None:
-        workers.tell(who, f"{job.name}: {what}", done, total)
+        workers.tell(who, f"{name}: {what}", done, total)
 
     try:
-        budget = _budget(job.plan.budget) if job.plan.budget else None
-        return list(plans.run(job.plan, results, lambda domain: progress, budget))
+        budget = _budget(plan.budget) if plan.budget else None
+        runs = plans.run(plan, results, lambda domain: progress, budget)
+        return {run.system: run for run in runs}
     except CowestError:
         raise
     except Exception as error:  # noqa: BLE001 (the other jobs go on)
         traceback.print_exc()
-        reason = redacted(" ".join(str(error).split()))[:300]
+        reason = redacted(" ".join(str(error).split()))[:REASON_LENGTH]
         raise RunError(f"{type(error).__name__}: {reason}") from None
 
 
@@ -192,58 +184,38 @@ def _budget(text: str) -> Budget:
     return Budget.parse(text)
 
 
-# --- running them ---------------------------------------------------------------------------------
-
-
-@dataclass
-class Outcome:
-    """What a sweep has come to.
-
-    Attributes:
-        sweep: What was asked for.
-        runs: The test run of each system, by task, weak and strong model.
-        failures: Why a job was not done, by the same.
-    """
-
-    sweep: Sweep
-    runs: dict[Key, dict[str, Run]] = field(default_factory=dict)
-    failures: dict[Key, str] = field(default_factory=dict)
-
-
 def run(
     sweep: Sweep,
     results: Results,
     size: int | None = None,
     progress: workers.Progress | None = None,
 ) -> Outcome:
-    """Run what of a sweep is not there yet; a job that fails does not stop the others.
+    """Run what of a sweep is not there yet; returns the test runs of every job, by system.
 
     Args:
         sweep: What to run.
         results: Where it is recorded.
         size: How many processes; see ``default_size``.
-        progress: Told what each of them does, and how many jobs are done.
+        progress: Told what each of them does, and how many jobs are begun.
 
     Raises:
-        ConfigError: If a budget is to hold for several processes.
+        ConfigError: If a budget is to hold for several processes, or cannot be read.
         TaskError: If a task cannot be loaded.
     """
     if sweep.budget:
         Budget.parse(sweep.budget)
         if (size or 1) > 1:
             raise ConfigError("A budget is held by one process; leave out --workers, or --budget.")
-    todo = jobs(sweep)
+    todo = jobs(sweep, results)
     size = min(size or default_size(sweep), len(todo))
-    outcome = Outcome(sweep)
-    while todo:  # a pool is broken when one of its processes is killed
-        with workers.pool(
-            size,
-            threads=sweep.threads or max(1, _cores() // size),
-            log=results.logs / "sweep.log",
-            progress=progress,
-        ) as pool:
-            _work_off(todo, pool, size, results, outcome, progress)
-    return outcome
+    return workers.run(
+        todo,
+        size,
+        restart=not sweep.budget,  # another process would not know what was spent
+        progress=progress,
+        threads=sweep.threads or max(1, _cores() // size),
+        log=results.logs / "sweep.log",
+    )
 
 
 def default_size(sweep: Sweep) -> int:
@@ -264,57 +236,6 @@ def default_size(sweep: Sweep) -> int:
 def _cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _work_off(
-    todo: list[Job],
-    pool: ProcessPoolExecutor,
-    size: int,
-    results: Results,
-    outcome: Outcome,
-    progress: workers.Progress | None,
-) -> None:
-    """Do the jobs in their order, each when what it needs is done, until none is left to do."""
-    running: dict[Future[list[Run]], tuple[Job, str]] = {}
-    idle = [f"worker {n}" for n in range(size, 0, -1)]
-    total = len(todo) + len(outcome.runs) + len(outcome.failures)
-    while todo or running:
-        for job in [*todo]:
-            if failed := [need for need in job.needs if need in outcome.failures]:
-                reason = f"not tried, since {about(outcome.sweep, failed[0])} failed"
-                outcome.failures[job.key] = reason
-                todo.remove(job)
-            elif idle and job.needs <= outcome.runs.keys():
-                who = idle.pop()
-                running[pool.submit(work, job, results, who)] = job, who
-                todo.remove(job)
-        if progress:
-            progress("sweep", "jobs", len(outcome.runs) + len(outcome.failures), total)
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            job, who = running.pop(future)
-            idle.append(who)
-            try:
-                outcome.runs[job.key] = {run.system: run for run in future.result()}
-            except BudgetError as error:
-                outcome.failures |= {other.key: "not tried, no budget is left" for other in todo}
-                outcome.failures[job.key] = str(error)
-                todo.clear()
-            except CowestError as error:
-                outcome.failures[job.key] = str(error)
-            except BrokenProcessPool:
-                reason = "a worker process was killed, perhaps for want of memory"
-                outcome.failures |= {
-                    lost.key: reason for lost, _ in [(job, who), *running.values()]
-                }
-                return
-
-
-def about(sweep: Sweep, key: Key) -> str:
-    """A job for people."""
-    task, weak, strong = key
-    names = [sweep.weak_names[weak]] if weak is not None else []
-    names += [sweep.strong_names[strong]] if strong is not None else []
-    return f"{' + '.join(names)} on {task}"
 
 
 # --- what it will take ----------------------------------------------------------------------------

@@ -5,8 +5,9 @@ Names of models, tasks and domains come from elsewhere: see ``compare_report``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from math import isnan, nan
 from typing import Any
 
@@ -19,7 +20,7 @@ from cowest_bench.compare_report import Show, escaped
 from cowest_bench.config import SYSTEMS
 from cowest_bench.records import Results, Run
 from cowest_bench.report import POOLED, markdown_table, signed
-from cowest_bench.sweep import Key, Outcome
+from cowest_bench.sweep import Key, Outcome, Sweep
 
 SCHEMA_VERSION = 1
 ALPHA = 0.05
@@ -92,150 +93,132 @@ class Summary:
     """What a sweep has found.
 
     Attributes:
-        outcome: Its runs.
+        sweep: What was asked for.
+        failed: Which jobs have no runs, and why.
         gains: The cells of the matrix that are complete, pooled ones last.
         points: All systems, by domain and cost.
         unit: ``usd_per_1k`` where a model has a price, else ``seconds_per_1k``.
     """
 
-    outcome: Outcome
+    sweep: Sweep
+    failed: dict[Key, str]
     gains: tuple[Gain, ...]
     points: tuple[Point, ...]
     unit: str
 
 
-def summarise(outcome: Outcome, results: Results) -> Summary:
+def summarise(sweep: Sweep, outcome: Outcome, results: Results) -> Summary:
     """The matrix and the front of a sweep's finished runs.
 
     A domain's cell is there when all its tasks are, a pooled one when all domains are.
     """
-    sweep = outcome.sweep
-    items = {
-        run.run_id: selection.items(results, run)
-        for runs in outcome.runs.values()
-        for run in runs.values()
-    }
+    stored = _Stored(sweep, outcome, results)
+    domains = _domains(outcome)
+    gains = [gain for domain, tasks in domains.items() for gain in _gains(stored, domain, tasks)]
+    adjusted = stats.holm([gain.found.p for gain in gains])
     priced = any(spec.price for spec in (*sweep.weak, *sweep.strong))
     unit = "usd_per_1k" if priced else "seconds_per_1k"
-    domains = _domains(outcome)
-    gains = list(_gains(outcome, items, domains))
-    adjusted = stats.holm([gain.found.p for gain in gains])
-    points = [
-        point
-        for domain, tasks in domains.items()
-        for point in _front([*_points(outcome, results, items, domain, tasks, unit)])
-    ]
     return Summary(
-        outcome,
+        sweep,
+        outcome.failed,
         tuple(
             replace(gain, found=replace(gain.found, p_holm=float(p)))
             for gain, p in zip(gains, adjusted, strict=True)
         ),
-        tuple(points),
+        tuple(
+            point
+            for domain, tasks in domains.items()
+            for point in _front([*_points(stored, domain, tasks, unit)])
+        ),
         unit,
     )
 
 
 def _domains(outcome: Outcome) -> dict[str, list[str]]:
-    """The tasks of every domain, and of all of them; of a task without any run nothing is known."""
+    """The tasks of every domain, and of all of them; a task without any run has its own name."""
+    named = {key[0]: run.domain for key, runs in outcome.done.items() for run in runs.values()}
     domains: dict[str, list[str]] = {}
-    names = dict.fromkeys(task for task, _, _ in (*outcome.runs, *outcome.failures))
-    known = {
-        task: run.domain for (task, _, _), runs in outcome.runs.items() for run in runs.values()
-    }
-    for task in names:
-        domains.setdefault(known.get(task, task), []).append(task)
-    return domains if len(domains) == 1 else {**domains, POOLED: [*names]}
+    for task in dict.fromkeys(key[0] for key in (*outcome.done, *outcome.failed)):
+        domains.setdefault(named.get(task, task), []).append(task)
+    return domains if len(domains) == 1 else {**domains, POOLED: [*chain(*domains.values())]}
 
 
-def _found(
-    outcome: Outcome, system: str, tasks: Sequence[str], weak: int | None, strong: int | None
-) -> list[Run] | None:
-    """The runs of a system on these tasks, if all are there."""
-    wanted: list[Key] = [
-        (
-            task,
-            weak if "weak" in SYSTEMS[system] else None,
-            strong if "strong" in SYSTEMS[system] else None,
-        )
-        for task in tasks
-    ]
-    found = [outcome.runs.get(key, {}).get(system) for key in wanted]
-    return None if None in found else [run for run in found if run]
+class _Stored:
+    """A sweep's runs, with the questions of each read once."""
+
+    def __init__(self, sweep: Sweep, outcome: Outcome, results: Results) -> None:
+        self.sweep = sweep
+        self.results = results
+        self._done = outcome.done
+        self._items: dict[str, Items] = {}
+
+    def runs(
+        self, system: str, tasks: Sequence[str], weak: int | None, strong: int | None
+    ) -> list[Run]:
+        """Of a system on these tasks with models by their places; none unless all are there."""
+        roles = SYSTEMS[system]
+        place = (weak if "weak" in roles else None, strong if "strong" in roles else None)
+        found = [self._done.get((task, *place), {}).get(system) for task in tasks]
+        return [run for run in found if run] if all(found) else []
+
+    def items(self, run: Run) -> Items:
+        """Its questions."""
+        if run.run_id not in self._items:
+            self._items[run.run_id] = selection.items(self.results, run)
+        return self._items[run.run_id]
 
 
-# --- gains ----------------------------------------------------------------------------------------
-
-
-def _gains(
-    outcome: Outcome, items: Mapping[str, Items], domains: Mapping[str, Sequence[str]]
-) -> Iterator[Gain]:
-    sweep = outcome.sweep
-    for domain, tasks in domains.items():
-        for system in sweep.collaborative:
-            for i, weak in enumerate(sweep.weak_names):
-                for j, strong in enumerate(sweep.strong_names):
-                    three = [
-                        _found(outcome, name, tasks, i, j) for name in (system, "weak", "strong")
-                    ]
-                    if found := _gain(three, items):
-                        yield Gain(domain, system, weak, strong, *found)
+def _gains(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[Gain]:
+    sweep = stored.sweep
+    for system in sweep.collaborative:
+        for i, weak in enumerate(sweep.weak_names):
+            for j, strong in enumerate(sweep.strong_names):
+                three = [stored.runs(name, tasks, i, j) for name in (system, "weak", "strong")]
+                found = _gain(*([stored.items(run) for run in runs] for runs in three))
+                if found:
+                    yield Gain(domain, system, weak, strong, *found)
 
 
 def _gain(
-    runs: Sequence[Sequence[Run] | None], items: Mapping[str, Items]
+    collab: Sequence[Items], weak: Sequence[Items], strong: Sequence[Items]
 ) -> tuple[str, Contrast] | None:
-    """Which single model is the better one, and the collaboration against it."""
-    known = [[items[run.run_id] for run in each] for each in runs if each]
-    if len(known) < len(runs):
+    """Which single model is the better one, and the collaboration against it; by data set."""
+    if not (collab and weak and strong):
         return None
-    collab, weak, strong = known
-    common = [compare.common_scores(*each) for each in zip(weak, strong, collab, strict=True)]
-    alone = np.concatenate([scores[:2] for scores in common], axis=1)
-    if not alone.size:
+    parts = [compare.common_scores(*each) for each in zip(weak, strong, collab, strict=True)]
+    common = np.concatenate(parts, axis=1)
+    if not common.size:
         return None
-    best = int(alone[1].mean() > alone[0].mean())
-    pairs = [compare.pair(*each) for each in zip(collab, known[1 + best], strict=True)]
-    return ("weak", "strong")[best], compare.contrast(compare.pool(pairs), margin=0, alpha=ALPHA)
+    best, alone = ("strong", strong) if common[1].mean() > common[0].mean() else ("weak", weak)
+    pairs = [compare.pair(*each) for each in zip(collab, alone, strict=True)]
+    return best, compare.contrast(compare.pool(pairs), margin=0, alpha=ALPHA)
 
 
-# --- cost -----------------------------------------------------------------------------------------
-
-
-def _points(
-    outcome: Outcome,
-    results: Results,
-    items: Mapping[str, Items],
-    domain: str,
-    tasks: Sequence[str],
-    unit: str,
-) -> Iterator[Point]:
-    sweep = outcome.sweep
-    places: dict[str, list[tuple[int | None, int | None]]] = {
-        "weak": [(i, None) for i in range(len(sweep.weak))],
-        "strong": [(None, j) for j in range(len(sweep.strong))],
+def _points(stored: _Stored, domain: str, tasks: Sequence[str], unit: str) -> Iterator[Point]:
+    sweep = stored.sweep
+    weak, strong = range(len(sweep.weak)), range(len(sweep.strong))
+    alone: dict[str, list[tuple[int | None, int | None]]] = {
+        "weak": [(i, None) for i in weak],
+        "strong": [(None, j) for j in strong],
     }
-    both = [(i, j) for i in range(len(sweep.weak)) for j in range(len(sweep.strong))]
     for system in dict.fromkeys(sweep.systems):
-        for i, j in places.get(system, both):
-            runs = _found(outcome, system, tasks, i, j)
-            if not runs or not any(run.n_scored for run in runs):
+        for i, j in alone.get(system, [*product(weak, strong)]):
+            runs = stored.runs(system, tasks, i, j)
+            n_scored = [run.n_scored for run in runs]
+            if not any(n_scored):
                 continue
-            parts = [items[run.run_id] for run in runs]
-            pooled = compare.pool([compare.pair(each, each) for each in parts])
-            costs = [getattr(selection.profile(results, run, ()), unit) for run in runs]
-            scored = [run.n_scored for run in runs]
+            questions = compare.pool([compare.pair(*[stored.items(run)] * 2) for run in runs])
+            scored = questions.scored
+            costs = [getattr(selection.profile(stored.results, run, ()), unit) for run in runs]
             yield Point(
                 domain,
                 system,
                 None if i is None else sweep.weak_names[i],
                 None if j is None else sweep.strong_names[j],
-                stats.mean_interval(
-                    pooled.ours[pooled.scored], pooled.clusters[pooled.scored], ALPHA
-                ),
-                int(pooled.scored.sum()),
-                sum(scored) / sum(run.n_total for run in runs),
-                float(np.dot(costs, scored)) / sum(scored) if all(scored) else nan,
+                stats.mean_interval(questions.ours[scored], questions.clusters[scored], ALPHA),
+                int(scored.sum()),
+                sum(n_scored) / sum(run.n_total for run in runs),
+                float(np.dot(costs, n_scored)) / sum(n_scored) if all(n_scored) else nan,
                 False,
                 tuple(runs),
             )
@@ -261,7 +244,7 @@ def _front(points: Sequence[Point]) -> list[Point]:
 
 def matrix_rows(found: Summary, show: Show = str) -> list[dict[str, str | Text]]:
     """A line for each domain, system and weak model, a column for each strong one."""
-    sweep = found.outcome.sweep
+    sweep = found.sweep
     cells = {(g.domain, g.system, g.weak, g.strong): g for g in found.gains}
     domains = dict.fromkeys(point.domain for point in found.points)
     return [
@@ -334,7 +317,7 @@ def csv_rows(found: Summary) -> list[dict[str, Any]]:
 
 def as_json(found: Summary) -> dict[str, Any]:
     """What ``cowest sweep --format json`` prints (docs/sweep.md says what every field is)."""
-    sweep = found.outcome.sweep
+    sweep = found.sweep
     return {
         "schema_version": SCHEMA_VERSION,
         "alpha": ALPHA,
@@ -351,7 +334,7 @@ def as_json(found: Summary) -> dict[str, Any]:
                 "strong": None if strong is None else sweep.strong_names[strong],
                 "reason": reason,
             }
-            for (task, weak, strong), reason in found.outcome.failures.items()
+            for (task, weak, strong), reason in found.failed.items()
         ],
     }
 

@@ -28,9 +28,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that look at the shared demo in one process, so that no other waits for it.
 
-    The longest test starts first, so that it does not run alone at the end.
+    The longest tests start first, so that they do not run alone at the end.
     """
-    items.sort(key=lambda item: item.path.stem != "test_resume")
+    longest = ("test_resume", "test_sweep")
+    items.sort(key=lambda item: [item.path.stem != each for each in longest])
     for item in items:
         if "demo" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("demo"))

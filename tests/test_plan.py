@@ -83,7 +83,8 @@ def test_a_dry_run_needs_neither_network_nor_key(file: Path, tmp_path: Path) -> 
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     environment["PYTHONPATH"] = str(tmp_path)
     arguments = ("--dry-run", "--format", "json", "--results", str(tmp_path / "results"))
-    done = cowest("run", str(file), *arguments, env=environment)
+    verb = "sweep" if file.stem == "sweep" else "run"
+    done = cowest(verb, str(file), *arguments, env=environment)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["calls"]["strong"] > 0

@@ -94,7 +94,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     with progress_bars() as progress:
         outcome = sweeps.run(plan, results, workers, progress)
     rebuild(results)
-    found = sweep_report.summarise(outcome, results)
+    found = sweep_report.summarise(plan, outcome, results)
     if form == "json":
         click.echo(json.dumps(sweep_report.as_json(found), indent=1))
     elif form == "csv":
@@ -106,10 +106,10 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
         console().print(report.text_table(sweep_report.front_rows(found)))
         for line in sweep_report.notes(found):
             click.echo(line)
-    for key, reason in outcome.failures.items():
+    for key, reason in outcome.failed.items():
         about = sweeps.about(plan, key)
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
-    if outcome.failures:
+    if outcome.failed:
         click.echo("The same command again tries only what failed.", err=True)
         click.get_current_context().exit(1)
 

@@ -131,7 +131,10 @@ def write_sweep(
     domains: Sequence[str] = DOMAINS,
 ) -> Path:
     """Write the file of a sweep of weak models of three widths with both strong models."""
-    weak = [fresh_weak(seed, results, width) for width in WIDTHS]
+    from cowest_bench._hflm import quiet
+
+    with quiet():
+        weak = [fresh_weak(seed, results, width) for width in WIDTHS]
     content = {
         "tasks": [f"cowest_pocket_{domain}" for domain in domains],
         "options": {"seed": seed},
