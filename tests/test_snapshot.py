@@ -370,6 +370,16 @@ def broken(results: Results, run: Run, change: str) -> None:
         case "other columns":
             table = pyarrow.parquet.read_table(rows_path)
             pyarrow.parquet.write_table(table.drop_columns(["weak_cost"]), rows_path)
+        case "no answers":
+            table = pyarrow.parquet.read_table(rows_path)
+            pyarrow.parquet.write_table(table.slice(0, 0), rows_path)
+        case "no time zone":
+            path.write_text(json.dumps(content | {"created": "2026-11-01T00:00:00"}))
+        case "clusters as numbers":
+            table = pyarrow.parquet.read_table(rows_path)
+            numbers = pyarrow.array([1] * len(table))
+            place = table.column_names.index("cluster")
+            pyarrow.parquet.write_table(table.set_column(place, "cluster", numbers), rows_path)
         case "infinite score":
             table = pyarrow.parquet.read_table(rows_path)
             infinite = pyarrow.array([float("inf")] * len(table))
@@ -395,6 +405,9 @@ def broken(results: Results, run: Run, change: str) -> None:
         "no rows",
         "broken rows",
         "other columns",
+        "no answers",
+        "no time zone",
+        "clusters as numbers",
         "infinite score",
         "score as text",
     ],
@@ -420,9 +433,20 @@ def test_names_of_others_are_only_names(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>'; DROP TABLE runs; --\x1b[2J\u202e" + "x" * 5_000
     weak = {"name": f"org/{name}", "base": name}
     given: dict[str, Any] = {"weak": weak, "domain": name, "suite": name, "control": name}
-    bad_card = card(results, "dpo-1", "dpo", {}, seed=10**30, n_rows="many", history=[{"step": []}])
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    settings = {"nan": float("nan"), "half": "\ud800", "deep": deep}
+    odd: dict[str, Any] = {"seed": 10**30, "n_rows": "many", "history": [{"step": [], "loss": 1}]}
+    bad_card = card(results, "dpo-1", "dpo", {}, settings=settings, **odd)
     given["weak"] = weak | {"card": bad_card}
-    store(results, right(3, 4), seed=10**30, metrics={"m": 0.5}, options={"k": "\x00"}, **given)
+    store(
+        results,
+        right(3, 4),
+        seed=10**30,
+        options={"k": "\x00", "nan": float("nan")},
+        **given,
+    )
     store(results, right(3, 4), system="strong", domain="pooled", suite=name)
     path = published(results)
     (row,) = rows(path, "SELECT * FROM runs WHERE system = 'collab'")
