@@ -178,6 +178,17 @@ def find(name: str, folder: Path) -> Path | None:
     return Path(name) if name.endswith(".json") and Path(name).is_file() else None
 
 
+def baseline_of(results: Results, text: str, folder: Path) -> Baseline:
+    """A blessed baseline by its name or file, or else stored runs in its place.
+
+    Raises:
+        ConfigError: If there is none.
+        ComparisonError: If its file cannot be read.
+    """
+    path = find(text, folder)
+    return load(path) if path else unblessed(results, text, folder)
+
+
 def unblessed(results: Results, text: str, folder: Path) -> Baseline:
     """Stored runs in the place of a blessed baseline, for this once.
 

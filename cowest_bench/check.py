@@ -23,16 +23,14 @@ from cowest_bench import compare, planning, stats
 from cowest_bench.baseline import (
     Baseline,
     ScoredRun,
-    find,
+    baseline_of,
     item_key,
-    load,
     scored,
     short_hash,
-    unblessed,
 )
 from cowest_bench.compare import Comparison, Pairs
 from cowest_bench.errors import ComparisonError, ConfigError
-from cowest_bench.records import Results, Run
+from cowest_bench.records import NOT_ASKED, Results, Run
 from cowest_bench.selection import by_domain, select
 from cowest_bench.stats import Clusters, Verdict
 
@@ -144,9 +142,10 @@ def check(
         ComparisonError: If a run of the baseline has no counterpart on the same data, too few
             questions have a score on both sides, or a critical one has none.
     """
-    parts = paired(candidate, baseline, settings.min_coverage)
+    parts = paired(candidate, baseline)
     flipped = _flipped([pairs for _, pairs in parts], critical)
     if not settings.sequential:
+        _require_coverage(parts, settings.min_coverage)
         found = compare.compare(by_domain(parts), margin=settings.margin, alpha=settings.alpha)
         return Check(found, len(critical), flipped, None, settings)
     found, looked = _sequential(parts, settings, calls or {})
@@ -154,12 +153,12 @@ def check(
 
 
 def paired(
-    candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun], min_coverage: float
+    candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun]
 ) -> list[tuple[str, Pairs]]:
     """Every run of the baseline beside the candidate's on the same data, with its domain.
 
     Raises:
-        ComparisonError: If there is none, or too few questions have a score on both sides.
+        ComparisonError: If there is none.
     """
     known = {run.data: run for run in candidate}
     parts = []
@@ -171,17 +170,20 @@ def paired(
                 "these are not the same questions. Run the same task, split, seed, limit and "
                 "examples, or bless a new baseline."
             )
-        pairs = compare.pair(known[blessed.data].items, blessed.items)
+        parts.append((blessed.domain, compare.pair(known[blessed.data].items, blessed.items)))
+    return parts
+
+
+def _require_coverage(parts: Sequence[tuple[str, Pairs]], min_coverage: float) -> None:
+    for domain, pairs in parts:
         before = int((~np.isnan(pairs.theirs)).sum()) + pairs.only_theirs
         share = int(pairs.scored.sum()) / before if before else 0.0
         if share < min_coverage:
             raise ComparisonError(
-                f"{blessed.domain}: only {share:.1%} of the baseline's {before:,} scored questions have "
+                f"{domain}: only {share:.1%} of the baseline's {before:,} scored questions have "
                 f"a score now, less than --min-coverage {min_coverage:g}; the same cowest run again "
                 "asks only what has no score."
             )
-        parts.append((blessed.domain, pairs))
-    return parts
 
 
 # --- critical questions ---------------------------------------------------------------------------
@@ -277,30 +279,31 @@ def in_order(pairs: Pairs) -> NDArray[np.intp]:
     return np.lexsort((pairs.keys, hashes[pairs.clusters]))
 
 
-def _sequential(
-    parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
-) -> tuple[Comparison, Looked]:
-    """Compare what had to be looked at, at the level of the look that decided."""
-    pairs = compare.pool([each for _, each in parts])
-    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
-    look, seen = _stop(pairs, part, settings)
-    within = np.zeros(len(pairs.keys), dtype=bool)
-    within[seen] = True
-    looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
-    level = _level(look, LOOKS, settings.alpha)
-    found = compare.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
-    saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
-    return found, Looked(look, LOOKS, len(seen), len(within), saved)
-
-
-def _stop(pairs: Pairs, part: NDArray[np.intp], settings: Settings) -> tuple[int, NDArray[np.intp]]:
-    """The first look that decides, and the questions seen by then."""
+def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
+    """The rows that are seen by each of the looks: a fifth of them and what completes a cluster."""
     order = in_order(pairs)
     clusters = pairs.clusters[order]
     ends = np.flatnonzero(np.append(clusters[1:] != clusters[:-1], True)) + 1
-    for look in range(1, LOOKS):
-        seen = order[: ends[np.searchsorted(ends, len(order) * look / LOOKS)]]
+    wanted = np.arange(1, LOOKS + 1) * len(order) / LOOKS
+    return [order[:end] for end in ends[np.searchsorted(ends, wanted)]]
+
+
+def first_decided(
+    pairs: Pairs, part: NDArray[np.intp], settings: Settings, looks: int = LOOKS
+) -> int | None:
+    """The first of so many looks whose questions decide, 1 being the first; the last always does.
+
+    Args:
+        pairs: The questions of all data sets.
+        part: Of which data set each is, 0..K-1.
+        settings: What is to be decided, and how surely.
+        looks: How many can be taken yet.
+    """
+    for look, seen in enumerate(looks_of(pairs)[:looks], 1):
         known = seen[pairs.scored[seen]]
+        # A data set of which nothing has been seen yet could not be reported.
+        if look < LOOKS and len(np.unique(part[known])) <= part.max():
+            continue
         verdict = decided(
             pairs.ours[known],
             pairs.theirs[known],
@@ -309,10 +312,32 @@ def _stop(pairs: Pairs, part: NDArray[np.intp], settings: Settings) -> tuple[int
             margin=settings.margin,
             alpha=settings.alpha,
         )
-        # A data set of which nothing has been seen yet could not be reported.
-        if verdict is not None and len(np.unique(part[known])) == part.max() + 1:
-            return look, seen
-    return LOOKS, order
+        if verdict is not None:
+            return look
+    return None
+
+
+def pooled(parts: Sequence[tuple[str, Pairs]]) -> tuple[Pairs, NDArray[np.intp]]:
+    """The questions of several data sets as one, and of which data set each is."""
+    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
+    return compare.pool([each for _, each in parts]), part
+
+
+def _sequential(
+    parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
+) -> tuple[Comparison, Looked]:
+    """Compare what had to be looked at, at the level of the look that decided."""
+    pairs, part = pooled(parts)
+    look = first_decided(pairs, part, settings) or LOOKS
+    seen = looks_of(pairs)[look - 1]
+    within = np.zeros(len(pairs.keys), dtype=bool)
+    within[seen] = True
+    looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
+    _require_coverage(looked_at, settings.min_coverage)
+    level = _level(look, LOOKS, settings.alpha)
+    found = compare.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
+    saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
+    return found, Looked(look, LOOKS, len(seen), len(within), saved)
 
 
 def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
@@ -367,8 +392,7 @@ def gate(
     """
     runs = select(results.all_runs(), candidate)
     ours = tuple(scored(results, run) for run in runs)
-    path = find(baseline, folder)
-    judge = load(path) if path else unblessed(results, baseline, folder)
+    judge = baseline_of(results, baseline, folder)
     calls = count_calls(results, runs) if settings.sequential else None
     keys = read_critical(critical, judge.runs)
     found = check(ours, judge.runs, settings, critical=keys, calls=calls)
@@ -376,13 +400,16 @@ def gate(
 
 
 def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
-    """How many calls to models each question took."""
+    """How many calls to models each question takes; those not asked yet as many as most others."""
     calls: Counter[str] = Counter()
     for run in runs:
-        table = results.columns(run, ("sample_id", "weak_calls", "strong_calls"))
-        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
-        for sample_id, weak, strong in rows:
-            calls[item_key(run.identity["data"], sample_id)] += weak + strong
+        table = results.columns(run, ("sample_id", "weak_calls", "strong_calls", "error"))
+        rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        made = Counter(weak + strong for _, weak, strong, error in rows if error != NOT_ASKED)
+        usual = max(made, key=lambda count: made[count], default=0)
+        for sample_id, weak, strong, error in rows:
+            key = item_key(run.identity["data"], sample_id)
+            calls[key] += usual if error == NOT_ASKED else weak + strong
     return calls
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cowest_bench.baseline import ScoredRun
-from cowest_bench.check import Outcome, Report
+from cowest_bench.check import Looked, Outcome, Report
 from cowest_bench.compare import Comparison, Contrast, finite
 from cowest_bench.errors import printable
 from cowest_bench.report import POOLED, markdown_table, p_value, signed
@@ -267,11 +267,8 @@ def check_lines(report: Report, show: Show = str) -> list[str]:
     lines = []
     if check.critical:
         lines.append(_critical_line(check.critical, check.flipped))
-    if looked := check.looked:
-        lines.append(
-            f"decided at look {looked.look} of {looked.looks}, after {looked.seen:,} of "
-            f"{looked.questions:,} questions; stopping there saves {looked.calls_saved:,} calls"
-        )
+    if check.looked:
+        lines.append(looked_line(check.looked))
     if check.outcome == Outcome.INCONCLUSIVE and check.comparison.pooled.needed:
         lines.append(
             f"inconclusive: about {check.comparison.pooled.needed:,} questions would tell a "
@@ -282,6 +279,14 @@ def check_lines(report: Report, show: Show = str) -> list[str]:
         for name, found in check.comparison.domains.items()
         if (count := found.not_scored + found.only_theirs)
     ]
+
+
+def looked_line(looked: Looked) -> str:
+    """How far a sequential check had to look."""
+    return (
+        f"decided at look {looked.look} of {looked.looks}, after {looked.seen:,} of "
+        f"{looked.questions:,} questions; stopping there saves {looked.calls_saved:,} calls"
+    )
 
 
 def _critical_line(count: int, flipped: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ from cowest_bench.errors import (
     suggestion,
 )
 from cowest_bench.prompts import DEFAULT_FORMAT, FORMATS, Prompts
-from cowest_bench.records import Results, Run, SampleScore, content_hash
+from cowest_bench.records import NOT_ASKED, Results, Run, SampleScore, content_hash
 from cowest_bench.samples import inspect_samples
 from cowest_bench.scorers import gold_logprob, task_metric
 from cowest_bench.spending import Budget
@@ -158,9 +158,10 @@ class Cell:
         graded = [gold_logprob(_answer_prefix(task, self.specs))] if self.graded else []
         return [task_metric(task.name, task.split, task.options), *graded]
 
-    def unanswered(self, answer: Answer) -> SampleScore:
-        """The record of an answer of which the log knows nothing."""
+    def unanswered(self, answer: Answer, only: Collection[int] | None = None) -> SampleScore:
+        """The record of an answer of which the log knows nothing; it may have been left for later."""
         sample_id, epoch = answer
+        asked_now = only is None or sample_id in only
         asked = self.task.samples[sample_id]
         return SampleScore(
             run_id=self.run_id,
@@ -169,7 +170,7 @@ class Cell:
             cluster=asked.cluster,
             question=next(m["content"] for m in reversed(asked.messages) if m["role"] == "user"),
             gold=asked.target,
-            error="no answer was recorded",
+            error="no answer was recorded" if asked_now else NOT_ASKED,
         )
 
     def record(self, sample: EvalSample) -> SampleScore:
@@ -286,25 +287,28 @@ def complete(
     limits: Limits | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
+    only: Collection[int] | None = None,
 ) -> Run:
     """Run a cell, or what is missing of it; arguments and errors as for ``evaluate``.
 
-    Processes that want the same cell at the same time run it once.
+    ``only`` are the ids of the questions that may be asked now. The others have rows that say so, and
+    are asked by a later call. Processes that want the same cell at the same time run it once.
     """
-    finished, _, missing = _stored(cell, results)
+    finished, _, missing = _stored(cell, results, only)
     if finished is not None and not missing:
         return finished
     with results.claimed(cell.run_id):
-        return _complete(cell, results, limits, budget, progress)
+        return _complete(cell, results, limits, budget, progress, only)
 
 
 def _stored(
-    cell: Cell, results: Results
+    cell: Cell, results: Results, only: Collection[int] | None
 ) -> tuple[Run | None, dict[Answer, SampleScore], list[Answer]]:
     """The cell's run, if there is one, with its rows, and the answers that it lacks."""
     run = results.find(cell.run_id)
     rows = {(row.sample_id, row.epoch): row for row in results.samples(run)} if run else {}
-    return run, rows, [each for each in cell.answers if each not in rows or rows[each].error]
+    wanted = [answer for answer in cell.answers if only is None or answer[0] in only]
+    return run, rows, [each for each in wanted if each not in rows or rows[each].error]
 
 
 def _complete(
@@ -313,8 +317,9 @@ def _complete(
     limits: Limits | None,
     budget: Budget | None,
     progress: Progress | None,
+    only: Collection[int] | None,
 ) -> Run:
-    before, rows, missing = _stored(cell, results)
+    before, rows, missing = _stored(cell, results, only)
     if before is not None and not missing:  # another process has just run it
         return before
     if budget is not None:
@@ -338,7 +343,7 @@ def _complete(
                 row = cell.record(sample)
                 rows[row.sample_id, row.epoch] = row
                 _note_reported(sample, cell, reported)
-    ordered = [rows.get(answer) or cell.unanswered(answer) for answer in cell.answers]
+    ordered = [rows.get(answer) or cell.unanswered(answer, only) for answer in cell.answers]
     scores = [row.score for row in ordered if row.score is not None]
     for role, names in (before.reported if before else {}).items():
         reported.setdefault(role, set()).update(names)
@@ -386,7 +391,7 @@ def _engine_tasks(
     before: Run | None,
     progress: Progress,
 ) -> Iterator[tuple[InspectTask, int, str]]:
-    """The cell as a task of the engine; what is missing of a run, as a task for each epoch.
+    """The cell as a task of the engine; where only a part is to be asked, a task for each epoch.
 
     Every attempt has a folder of its own, in which it is resumed: in that of an earlier one the engine
     would find everything done, errors included.
@@ -396,15 +401,16 @@ def _engine_tasks(
     samples = cell.samples()
     for sample in samples:
         sample.metadata = {**(sample.metadata or {}), "sampling": sampling(cell.specs)}
-    if before is None:
+    if before is None and len(missing) == len(cell.answers):
         yield _inspect_task(cell, samples, tell), cell.epochs, str(folder)
         return
+    attempt = before.attempts + 1 if before else 1
     for epoch in sorted({epoch for _, epoch in missing}):
-        ids = [sample_id for sample_id, missing_in in missing if missing_in == epoch]
+        ids = {sample_id for sample_id, missing_in in missing if missing_in == epoch}
         some = [sample for sample in samples if sample.id in ids]
         for sample in some:
             sample.metadata = {**(sample.metadata or {}), "epoch": epoch}
-        place = folder / f"attempt-{before.attempts + 1}-epoch-{epoch}"
+        place = folder / f"attempt-{attempt}-epoch-{epoch}"
         yield _inspect_task(cell, some, tell), 1, str(place)
 
 

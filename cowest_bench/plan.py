@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cowest_bench import spending
 from cowest_bench.config import SYSTEMS, Limits, ModelSpec, Pairing, Role
 from cowest_bench.errors import ConfigError, TaskError, suggestion
-from cowest_bench.evaluate import Progress, evaluate
+from cowest_bench.evaluate import Cell, Progress, complete
 from cowest_bench.judge import RATING_TOKENS
 from cowest_bench.method import Method, cowest
 from cowest_bench.prompts import DEFAULT_FORMAT
@@ -100,6 +100,23 @@ class Plan(BasePlan):
 
     weak: ModelSpec | None = None
     strong: ModelSpec | None = None
+
+    def cell(self, task: Task, system: str) -> Cell:
+        """A task under one system, where the weak model is taken as it is.
+
+        Raises:
+            CowestError: See ``Cell``.
+        """
+        return Cell(
+            task,
+            system,
+            weak=self.weak,
+            strong=self.strong,
+            seed=self.seed,
+            epochs=self.epochs,
+            format=self.format,
+            temperature=self.temperature,
+        )
 
     @property
     def models(self) -> dict[Role, ModelSpec]:
@@ -191,18 +208,7 @@ def run(
             yield from (run for run in islice(trained, last) if run.system in plan.systems)
         else:
             for system in plan.systems:
-                yield evaluate(
-                    task,
-                    system,
-                    results=results,
-                    weak=plan.weak,
-                    strong=plan.strong,
-                    seed=plan.seed,
-                    epochs=plan.epochs,
-                    format=plan.format,
-                    temperature=plan.temperature,
-                    **common,
-                )
+                yield complete(plan.cell(task, system), results, **common)
 
 
 TUNED = "collab-tuned"

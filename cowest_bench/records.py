@@ -24,6 +24,7 @@ from cowest_bench.config import ROLES, ModelSpec, Role
 from cowest_bench.errors import ComparisonError, ConfigError
 
 SCHEMA_VERSION = 1
+NOT_ASKED = "not asked yet"  # the error of an answer that was left for later on purpose
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from cowest_bench import compare
 from cowest_bench.compare import Comparison, Items, Pairs
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.errors import ComparisonError, ConfigError, printable, suggestion
-from cowest_bench.records import Results, Run
+from cowest_bench.records import Results, Run, content_hash
 
 KEYS = ("task", "domain", "split", "system", "weak", "strong", "control", "format", "seed")
 UNLESS_NAMED = {"split": "test", "control": "none"}
@@ -119,8 +119,9 @@ class Profile:
         copy_rate: Share of a collaboration's answers that are the answer of the same weak model alone
             (its weak-only run), but for case and space; NaN where there is no such run.
         gap_recovered: ``compare.gap_recovered`` by the single runs of the same data: with the same
-            weak model, else the only weak-only run there is (the one from before the tuning); with
-            the same strong model. NaN where they are missing.
+            weak model, else the newest one with a model of the same base (the one from before the
+            tuning), else the only weak-only run there is; with the same strong model. NaN where they
+            are missing.
     """
 
     run: Run
@@ -154,7 +155,7 @@ def profile(results: Results, run: Run, stored: Sequence[Run]) -> Profile:
     seconds = np.sum([table[f"{role}_seconds"].to_numpy() for role in roles], axis=0)
     copied = recovered = nan
     if len(roles) == len(ANSWERING):
-        weak, strong = (_alone(run, role, stored) for role in ANSWERING)
+        weak, strong = (alone(run, role, stored) for role in ANSWERING)
         if weak and _same_model(weak, run, "weak"):
             copied = copy_rate(results, run, weak)
         if weak and strong:
@@ -169,7 +170,7 @@ def _per_1k(values: Any, scored: Any) -> float:
     return 1000 * float(values[scored].mean()) if scored.any() else nan
 
 
-def _alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
+def alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
     """The run of the same data in which the model of a role answers alone (see ``Profile``)."""
     known = [
         other
@@ -178,9 +179,13 @@ def _alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
         == (role, None, run.identity["data"])
     ]
     own = [other for other in known if _same_model(other, run, role)]
-    if own:
-        return own[-1]
-    return known[0] if role == "weak" and len(known) == 1 else None
+    if own or role == "strong":
+        return own[-1] if own else None
+    base = run.models["weak"].base_label
+    before = [other for other in known if other.models["weak"].base_label == base]
+    if before:
+        return before[-1]
+    return known[0] if len(known) == 1 else None
 
 
 def _same_model(one: Run, other: Run, role: Role) -> bool:
@@ -215,19 +220,59 @@ def by_domain(parts: Sequence[tuple[str, Pairs]]) -> dict[str, Pairs]:
 
 
 def shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs of both sides that answered the same data.
+    """The runs of both sides that answered the same data, or its first questions (``limit``).
 
     Raises:
         ComparisonError: If there are none.
     """
     known = {run.identity["data"]: run for run in theirs}
-    both = [(run, known[run.identity["data"]]) for run in ours if run.identity["data"] in known]
+    known |= {_but_limit(run): run for run in theirs if _but_limit(run) not in known}
+    both = [
+        (run, other)
+        for run in ours
+        if (other := known.get(run.identity["data"]) or known.get(_but_limit(run)))
+        and (other.identity["data"] == run.identity["data"] or _limits_differ(run, other))
+    ]
     if not both:
         raise ComparisonError(
             f"{_listed(ours)} and {_listed(theirs)} did not answer the same data (their data hashes "
             "differ: another task, split, seed, limit or prompt); compare runs of the same data."
         )
     return both
+
+
+def _but_limit(run: Run) -> str:
+    """What decides a run's questions, but for how many of them were asked."""
+    options = {key: value for key, value in run.options.items() if key != "limit"}
+    return content_hash([run.task, run.split, options])
+
+
+def _limits_differ(one: Run, other: Run) -> bool:
+    return bool(one.options.get("limit") != other.options.get("limit"))
+
+
+def pair(results: Results, mine: Run, other: Run) -> Pairs:
+    """The questions of two runs side by side.
+
+    Raises:
+        ComparisonError: If one asked fewer, and those that both asked are not the same.
+    """
+    if mine.identity["data"] != other.identity["data"]:
+        _require_same_questions(results, mine, other)
+    return compare.pair(items(results, mine), items(results, other))
+
+
+def _require_same_questions(results: Results, mine: Run, other: Run) -> None:
+    names = ("sample_id", "question", "gold")
+    asked = [
+        {row["sample_id"]: row for row in results.columns(run, names).to_pylist()}
+        for run in (mine, other)
+    ]
+    if any(asked[0][key] != asked[1][key] for key in asked[0].keys() & asked[1].keys()):
+        raise ComparisonError(
+            f"{_listed([mine, other])} differ in their limit, but also in what they asked first (another "
+            "version of the data or of the task); compare runs of the same data."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +299,7 @@ def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: floa
     """
     stored = results.all_runs()
     ours, theirs = select(stored, a), select(stored, b)
-    parts = [
-        (mine.domain, compare.pair(items(results, mine), items(results, other)))
-        for mine, other in shared(ours, theirs)
-    ]
+    parts = [(mine.domain, pair(results, mine, other)) for mine, other in shared(ours, theirs)]
     comparison = compare.compare(by_domain(parts), margin=margin, alpha=alpha)
     return Compared(
         tuple(profile(results, run, stored) for run in ours),

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cowest_bench import planning
+from cowest_bench import compare_report, planning
 from cowest_bench.compare import (
     Contrast,
     Items,
@@ -337,3 +337,28 @@ def test_the_benchmark_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "2,000 rows" in done.stdout
+
+
+def test_a_limited_run_is_compared_on_what_both_asked(results: Results) -> None:
+    store(results, right(60, 100), system="collab", data="all")
+    store(results, right(10, 40), system="weak", data="forty", options={"limit": 40})
+    found = compare_runs(results, "system=weak", "system=collab", margin=0.02, alpha=0.05)
+    pooled = found.comparison.pooled
+    assert (pooled.n, pooled.only_theirs, pooled.hurt) == (40, 60, 30)
+    assert any("60" in line for line in compare_report.left_out(found))
+
+
+def test_a_limited_run_of_other_questions_is_refused(results: Results) -> None:
+    first = store(results, right(60, 100), system="collab", data="all")
+    store(results, right(10, 40), system="weak", data="forty", options={"limit": 40})
+    rows = [replace(row, question="another one") for row in results.samples(first)]
+    results.write(first, rows)
+    with pytest.raises(ComparisonError, match="differ in their limit, but also"):
+        compare_runs(results, "system=weak", "system=collab", margin=0.02, alpha=0.05)
+
+
+def test_other_data_is_refused_whatever_the_limit(results: Results) -> None:
+    store(results, right(60, 100), system="collab", data="all")
+    store(results, right(10, 40), system="weak", data="other")
+    with pytest.raises(ComparisonError, match="did not answer the same data"):
+        compare_runs(results, "system=weak", "system=collab", margin=0.02, alpha=0.05)

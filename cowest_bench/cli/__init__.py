@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cowest_bench import __version__
-from cowest_bench.cli import compare, run, sweep, tasks
+from cowest_bench.cli import board, compare, run, sweep, tasks
 from cowest_bench.errors import CowestError
 
 
@@ -38,8 +38,10 @@ def main() -> None:
       cowest results --format md                  every finished run
       cowest compare "system=collab" "system=strong"
       cowest check --candidate "system=collab-tuned" --baseline main
+      cowest board                                browse and compare in the browser
     """
 
 
-for command in (*run.COMMANDS, *sweep.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS):
-    main.add_command(command)
+for module in (run, sweep, tasks, compare, board):
+    for command in module.COMMANDS:
+        main.add_command(command)

@@ -11,8 +11,11 @@ from typing import Any
 import click
 
 from cowest_bench.cli.shared import (
+    alpha_option,
+    baselines_option,
     console,
     format_option,
+    margin_option,
     read_results,
     rebuild,
     results_option,
@@ -40,31 +43,6 @@ def results(root: Path, form: str) -> None:
         )
     rebuild(stored)
     show(stored, runs, form, {})
-
-
-margin_option = click.option(
-    "--margin",
-    type=click.FloatRange(0, 1),
-    default=0.02,
-    show_default=True,
-    help="A loss below it does not matter; in units of the score.",
-)
-alpha_option = click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Intervals hold with 1 - alpha, those of all domains together.",
-)
-baselines_option = click.option(
-    "--baselines",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("baselines"),
-    show_default=True,
-    metavar="DIR",
-    help="Folder of the blessed baselines, for git.",
-)
 
 
 @click.command()

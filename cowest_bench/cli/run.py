@@ -11,9 +11,12 @@ from typing import Any
 import click
 
 from cowest_bench.cli.shared import (
+    alpha_option,
+    baselines_option,
     data_option,
     format_option,
     key_values,
+    margin_option,
     new_results,
     progress_bars,
     rebuild,
@@ -157,6 +160,14 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @set_option
 @click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
 @click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@click.option(
+    "--against",
+    metavar="NAME",
+    help="Ask only as far as it takes to decide against this baseline; one system only.",
+)
+@margin_option
+@alpha_option
+@baselines_option
 @click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
 @click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
 @results_option
@@ -171,6 +182,10 @@ def run(
     data: Path | None,
     options: tuple[str, ...],
     tune: bool,
+    against: str | None,
+    margin: float,
+    alpha: float,
+    folder: Path,
     dry_run: bool,
     rate: float,
     root: Path,
@@ -188,11 +203,16 @@ def run(
       cowest run --tasks gsm8k --weak hf/ORG/NAME --strong openai/gpt-4o --strong-price 2.5,10
       cowest run examples/paper.yaml --dry-run
       cowest run examples/local.yaml --limit 100 --budget 500calls
+      cowest run --tasks cowest_pocket_medical --systems weak --weak DIR --against main
     """
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import plan as plans
+    from cowest_bench.baseline import baseline_of
+    from cowest_bench.check import Settings
+    from cowest_bench.compare_report import looked_line
     from cowest_bench.records import Results
+    from cowest_bench.sequential import until_decided
 
     passed = {"data": str(data) if data else None, "limit": limit, "num_fewshot": num_fewshot}
     changes = {
@@ -211,7 +231,14 @@ def run(
         return
     results = new_results(root)
     with progress_bars() as progress:
-        runs = list(plans.run(plan, results, lambda domain: partial(progress, domain)))
+        tell = partial(partial, progress)
+        if against is None:
+            runs = list(plans.run(plan, results, tell))
+        else:
+            settings = Settings(margin=margin, alpha=alpha, sequential=True)
+            judge = baseline_of(results, against, folder)
+            runs, looked = until_decided(plan, results, judge, settings, tell)
+            click.echo(looked_line(looked), err=True)
     rebuild(results)
     show(results, runs, form, {"seed": plan.seed})
 

@@ -43,6 +43,30 @@ set_option = click.option(
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
 )
 
+margin_option = click.option(
+    "--margin",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="A loss below it does not matter; in units of the score.",
+)
+alpha_option = click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Intervals hold with 1 - alpha, those of all domains together.",
+)
+baselines_option = click.option(
+    "--baselines",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("baselines"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the blessed baselines, for git.",
+)
+
 
 def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
     """``KEY=VALUE`` arguments, with numbers read as numbers."""
@@ -84,6 +108,7 @@ def rebuild(results: Results) -> None:
 
 def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
     from cowest_bench import report
+    from cowest_bench.records import NOT_ASKED
 
     summary = report.summarise(results, runs)
     if form == "json":
@@ -98,7 +123,7 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
             click.echo(line)
         for line in report.error_lines(summary):
             click.echo(line)
-        if summary["errors"]:
+        if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):
             click.echo("The same command again asks only the questions that have no score.")
 
 
