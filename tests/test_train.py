@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -49,6 +50,28 @@ def test_sft_learns_its_rows_and_is_made_once(results: Results) -> None:
     stamp = Path(str(trained.card)).stat().st_mtime_ns
     assert sft(base, train, results=results, settings=settings) == trained
     assert Path(str(trained.card)).stat().st_mtime_ns == stamp
+
+
+def test_who_wants_the_same_training_waits_for_it(results: Results) -> None:
+    base, train = fresh_weak(0, results), rows(completion="a")
+    settings = method().sft.model_copy(update={"epochs": 1})
+    folder = Path(sft(base, train, results=results, settings=settings).path)
+    weights = (folder / "model.safetensors").stat().st_mtime_ns
+    card = (folder / "card.json").read_text()
+    second = Thread(
+        target=sft, args=(base, train), kwargs={"results": results, "settings": settings}
+    )
+    with results.claimed(folder.name):
+        (folder / "card.json").unlink()  # as before the end of a training
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        (folder / "card.json").write_text(card)
+    second.join()
+    assert (folder / "model.safetensors").stat().st_mtime_ns == weights
+    (folder / "card.json").unlink()  # what an interrupted one left is made anew
+    sft(base, train, results=results, settings=settings)
+    assert (folder / "model.safetensors").stat().st_mtime_ns > weights
 
 
 def test_lora_sft_is_merged(results: Results) -> None:
