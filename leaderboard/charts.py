@@ -1,0 +1,462 @@
+"""Charts: pure functions from tables to Altair, with a description for those who cannot see them.
+
+Colours are Okabe and Ito's, which colour-blind people tell apart; systems and verdicts have a shape
+as well. Names of others come in as data, cut and printable, never as a field or a format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from leaderboard import text
+
+BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#D55E00",
+    "#56B4E9",
+    "#8A939E",
+)
+SYSTEMS = {"weak": PURPLE, "strong": ORANGE, "collab": GREEN, "collab-tuned": SKY}
+SYSTEM_SHAPES = ("triangle-up", "square", "circle", "diamond")
+VERDICTS = {
+    "improved": GREEN,
+    "equivalent": SKY,
+    "non-inferior": PURPLE,
+    "regressed": VERMILLION,
+    "inconclusive": GREY,
+    "first": GREY,
+}
+VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
+ROW = 26  # pixels of a row of names
+NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False)
+
+
+def _system(legend: bool = True) -> dict[str, Any]:
+    domain = list(SYSTEMS)
+    shown = alt.Legend(title=None, orient="top") if legend else None
+    colours = alt.Scale(domain=domain, range=[*SYSTEMS.values()])
+    shapes = alt.Scale(domain=domain, range=[*SYSTEM_SHAPES])
+    return {
+        "color": alt.Color("system:N", scale=colours, legend=shown),
+        "shape": alt.Shape("system:N", scale=shapes, legend=shown),
+    }
+
+
+def _names(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table with names that can be shown."""
+    return frame.assign(**{name: [text.label(value) for value in frame[name]] for name in columns})
+
+
+def _tooltip(**titles: str) -> list[alt.Tooltip]:
+    """Field by title; numbers with three decimals."""
+    return [
+        alt.Tooltip(field, title=title.replace("_", " "), format=".3f")
+        if field.endswith(":Q")
+        else alt.Tooltip(field, title=title.replace("_", " "))
+        for title, field in titles.items()
+    ]
+
+
+def intervals(entries: pd.DataFrame) -> alt.LayerChart:
+    """Every entry's score with its interval, in the order of the table.
+
+    Args:
+        entries: label, system, score, low, high.
+    """
+    rows = _names(entries[["label", "system", "score", "low", "high"]].dropna(), "label")
+    y = alt.Y("label:N", sort=list(rows["label"]), axis=NAME)
+    base = alt.Chart(rows).encode(
+        y=y, tooltip=_tooltip(entry="label:N", score="score:Q", low="low:Q", high="high:Q")
+    )
+    score = alt.X("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
+    bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
+        x=alt.X("low:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True)),
+        x2="high:Q",
+        color=_system(legend=False)["color"],
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **_system())
+    best = rows.iloc[0] if len(rows) else None
+    told = f" The highest is {best['label']} with {best['score']:.3f}." if best is not None else ""
+    return alt.layer(bars, points).properties(
+        height=alt.Step(ROW),
+        description=f"Scores of {len(rows)} entries with 95% intervals.{told}",
+    )
+
+
+def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
+    """What an entry costs against its score; the line joins those that nothing cheaper beats.
+
+    Args:
+        entries: label, system, score, low, high and the column of the cost.
+        cost: Its name.
+        title: What it is, with its unit.
+    """
+    rows = _names(entries[["label", "system", "score", "low", "high", cost]].dropna(), "label")
+    rows = rows.rename(columns={cost: "cost"}).sort_values(
+        ["cost", "score"], ascending=[True, False]
+    )
+    rows["best"] = rows["score"] > rows["score"].cummax().shift(fill_value=float("-inf"))
+    wide = len(rows) and rows["cost"].min() > 0 and rows["cost"].max() > 20 * rows["cost"].min()
+    scale = alt.Scale(type="log") if wide else alt.Scale(zero=True, nice=True)
+    x = alt.X("cost:Q", title=title, scale=scale)
+    y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, nice=True))
+    base = alt.Chart(rows)
+    line = (
+        base.transform_filter("datum.best")
+        .mark_line(interpolate="step-after", color=GREY, strokeDash=[5, 4], strokeWidth=2)
+        .encode(x=x, y=y)
+    )
+    bars = base.mark_rule(opacity=0.45, strokeWidth=2).encode(
+        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=_system(legend=False)["color"]
+    )
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(
+        x=x,
+        y=y,
+        tooltip=_tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
+        **_system(),
+    )
+    names = (
+        base.transform_filter("datum.best")
+        .mark_text(align="left", dx=9, dy=10, limit=230, fontSize=11, color=GREY)
+        .encode(x=x, y=y, text="label:N")
+    )
+    front = ", ".join(rows.loc[rows["best"], "label"])
+    return alt.layer(line, bars, points, names).properties(
+        height=340,
+        description=f"{title} against score for {len(rows)} entries. Nothing cheaper beats: {front}.",
+    )
+
+
+def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
+    """Weak by strong models: what the pair gains over the better of the two; a cell can be chosen.
+
+    Args:
+        pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
+        widest: Largest gain of all heatmaps, so that their colours mean the same.
+    """
+    rows = _names(pairings, "weak", "strong", "label").assign(
+        gain=pairings["over_best"],
+        found=pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(float("inf")),
+        shown=[
+            f"{text.number(gain, '+.3f')}{' ★' if mark is True or mark == 1 else ''}"
+            for gain, mark in zip(pairings["over_best"], pairings["significant"], strict=True)
+        ],
+        interval=[
+            text.interval(low, high, "+.3f")
+            for low, high in zip(pairings["over_best_low"], pairings["over_best_high"], strict=True)
+        ],
+    )
+    rows = rows[["weak", "strong", "label", "gain", "found", "shown", "interval"]]
+    limit = max(widest, 0.01)
+    colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
+    chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
+    axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False)
+    x = alt.X("strong:N", title="strong model", axis=axis)
+    y = alt.Y("weak:N", title="weak model", axis=axis)
+    cells = (
+        alt.Chart(rows)
+        .mark_rect(stroke="#FFFFFF", strokeWidth=2, cornerRadius=3, cursor="pointer")
+        .encode(
+            x=x,
+            y=y,
+            color=alt.condition(
+                "datum.found",
+                alt.Color("gain:Q", scale=colours, legend=None),
+                alt.value("#C9CED6"),
+            ),
+            tooltip=_tooltip(pairing="label:N", gain="shown:N", interval="interval:N"),
+        )
+        .add_params(chosen)
+    )
+    # Black on a light cell, white on a dark one, in either theme.
+    dark = f"datum.found && abs(datum.gain) > {0.6 * limit}"
+    names = (
+        alt.Chart(rows)
+        .mark_text(fontSize=13, fontWeight=600)
+        .encode(
+            x=x,
+            y=y,
+            text="shown:N",
+            color=alt.condition(dark, alt.value("white"), alt.value("#1B2430")),
+        )
+    )
+    told = "; ".join(f"{row.weak} with {row.strong} {row.shown}" for row in rows.itertuples())
+    return alt.layer(cells, names).properties(
+        height=alt.Step(52),
+        description=f"Gain of each pairing over the better single model: {text.bounded(told, 2000)}.",
+    )
+
+
+def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
+    """Differences with their intervals, one below the other; the band is the margin.
+
+    Args:
+        differences: domain, difference, low, high, verdict; in the order to show.
+        margin: A loss below it does not matter.
+    """
+    rows = _names(differences, "domain")
+    y = alt.Y("domain:N", sort=list(rows["domain"]), axis=NAME)
+    x = alt.X("difference:Q", title="candidate minus baseline")
+    base = alt.Chart(rows).encode(
+        y=y,
+        tooltip=_tooltip(
+            domain="domain:N",
+            difference="difference:Q",
+            low="low:Q",
+            high="high:Q",
+            verdict="verdict:N",
+        ),
+    )
+    band = (
+        alt.Chart(pd.DataFrame({"low": [-margin], "high": [margin]}))
+        .mark_rect(color=GREY, opacity=0.22)
+        .encode(x=alt.X("low:Q", title="candidate minus baseline"), x2="high:Q")
+    )
+    zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=GREY).encode(x="zero:Q")
+    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=None)
+    bars = base.mark_rule(strokeWidth=3).encode(
+        x=alt.X("low:Q", title="candidate minus baseline"), x2="high:Q", color=colour
+    )
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(
+        x=x,
+        color=colour,
+        shape=alt.Shape(
+            "verdict:N",
+            scale=_verdicts(rows["verdict"], VERDICT_SHAPES),
+            legend=alt.Legend(title=None, orient="top"),
+        ),
+    )
+    told = "; ".join(
+        f"{row.domain} {row.difference:+.3f} {text.interval(row.low, row.high, '+.3f')}, {row.verdict}"
+        for row in rows.itertuples()
+    )
+    return alt.layer(band, zero, bars, points).properties(
+        height=alt.Step(34), description=f"Candidate minus baseline: {told}."
+    )
+
+
+def _verdicts(present: pd.Series, shown: Sequence[str] = (*VERDICTS.values(),)) -> alt.Scale:
+    """A scale with the verdicts that occur, each always of the same colour or shape."""
+    found = [(name, mark) for name, mark in zip(VERDICTS, shown, strict=True) if name in {*present}]
+    return alt.Scale(domain=[name for name, _ in found], range=[mark for _, mark in found])
+
+
+def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> alt.LayerChart:
+    """How many questions each side gets right: the table that McNemar's test reads."""
+    rows = pd.DataFrame(
+        [
+            ("right", "right", "both right", both_right),
+            ("wrong", "right", "helped", helped),
+            ("right", "wrong", "hurt", hurt),
+            ("wrong", "wrong", "both wrong", both_wrong),
+        ],
+        columns=["baseline", "candidate", "state", "questions"],
+    )
+    rows["shown"] = [
+        f"{n:,} {state}" for n, state in zip(rows["questions"], rows["state"], strict=True)
+    ]
+    order = ["right", "wrong"]
+    axis = alt.Axis(labelAngle=0, ticks=False, domain=False)
+    base = alt.Chart(rows).encode(
+        x=alt.X("baseline:N", sort=order, axis=axis, title="baseline"),
+        y=alt.Y("candidate:N", sort=order, axis=axis, title="candidate"),
+    )
+    colours = alt.Scale(
+        domain=["helped", "hurt", "both right", "both wrong"],
+        range=[BLUE, VERMILLION, "#DCE3EA", "#C9CED6"],
+    )
+    cells = base.mark_rect(stroke="#FFFFFF", strokeWidth=2, cornerRadius=3).encode(
+        color=alt.Color("state:N", scale=colours, legend=None),
+        tooltip=_tooltip(questions="questions:N", state="state:N"),
+    )
+    light = alt.condition(
+        "datum.state == 'helped' || datum.state == 'hurt'", alt.value("white"), alt.value("#1B2430")
+    )
+    numbers = base.mark_text(fontSize=15, fontWeight=600).encode(text="shown:N", color=light)
+    return alt.layer(cells, numbers).properties(
+        height=220,
+        description=f"Helped {helped}, hurt {hurt}, both right {both_right}, both wrong {both_wrong}.",
+    )
+
+
+def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
+    """An entry's checkpoints over time, with intervals and what the gate says.
+
+    Args:
+        checkpoints: created, checkpoint, score, low, high, verdict.
+    """
+    columns = ["created", "checkpoint", "score", "low", "high", "verdict"]
+    rows = _names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
+    x = alt.X("created:T", title="run")
+    y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
+    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=None)
+    base = alt.Chart(rows)
+    line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
+    bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(
+        x=x, y=alt.Y("low:Q", title="score, 95% interval"), y2="high:Q", color=colour
+    )
+    points = base.mark_point(filled=True, size=110, opacity=1).encode(
+        x=x,
+        y=y,
+        color=colour,
+        shape=alt.Shape(
+            "verdict:N",
+            scale=_verdicts(rows["verdict"], VERDICT_SHAPES),
+            legend=alt.Legend(title=None, orient="top"),
+        ),
+        tooltip=_tooltip(
+            checkpoint="checkpoint:N",
+            score="score:Q",
+            low="low:Q",
+            high="high:Q",
+            verdict="verdict:N",
+        ),
+    )
+    return alt.layer(line, bars, points).properties(
+        height=320, description=f"Scores of {len(rows)} checkpoints over time, with 95% intervals."
+    )
+
+
+def influence(deltas: pd.DataFrame) -> alt.Chart:
+    """How often a draft changed the strong model's answer, and by how much.
+
+    Args:
+        deltas: delta, the score with the draft minus the score without.
+    """
+    rows = deltas[["delta"]].dropna()
+    kind = alt.condition(
+        "datum.middle > 0.0001",
+        alt.value(BLUE),
+        alt.condition("datum.middle < -0.0001", alt.value(VERMILLION), alt.value(GREY)),
+    )
+    distinct = rows["delta"].nunique()
+    step = 1.0 if distinct <= 3 and len(rows) and rows["delta"].abs().max() <= 1 else None
+    helped, hurt = int((rows["delta"] > 0).sum()), int((rows["delta"] < 0).sum())
+    described = (
+        f"{len(rows)} drafts: {helped} helped, {hurt} hurt, {len(rows) - helped - hurt} neither."
+    )
+    if step:
+        counts = rows.groupby("delta").size().rename("drafts").reset_index()
+        counts["middle"] = counts["delta"]
+        return (
+            alt.Chart(counts)
+            .mark_bar(size=46, cornerRadius=2)
+            .encode(
+                x=alt.X(
+                    "delta:O",
+                    title="Δ: score with the draft minus without",
+                    axis=alt.Axis(labelAngle=0),
+                ),
+                y=alt.Y("drafts:Q", title="drafts"),
+                color=kind,
+                tooltip=_tooltip(delta="delta:Q", drafts="drafts:N"),
+            )
+            .properties(height=260, description=described)
+        )
+    return (
+        alt.Chart(_binned(rows["delta"]))
+        .mark_bar()
+        .encode(
+            x=alt.X("start:Q", title="Δ: score with the draft minus without", bin="binned"),
+            x2="end:Q",
+            y=alt.Y("drafts:Q", title="drafts"),
+            color=kind,
+            tooltip=_tooltip(from_="start:Q", to="end:Q", drafts="drafts:N"),
+        )
+        .properties(height=260, description=described)
+    )
+
+
+def _binned(values: pd.Series, bins: int = 40) -> pd.DataFrame:
+    """A histogram, so that a browser gets bars and not a million values."""
+    import numpy as np
+
+    counts, edges = np.histogram(values, bins=bins) if len(values) else (np.array([]), np.zeros(1))
+    start, end = edges[:-1], edges[1:]
+    return pd.DataFrame({"start": start, "end": end, "middle": (start + end) / 2, "drafts": counts})
+
+
+CURVES = {
+    "chosen_logp": ("log-probability", "chosen draft", BLUE),
+    "rejected_logp": ("log-probability", "rejected draft", VERMILLION),
+    "margin": ("margin of the rewards", "margin", GREEN),
+    "accuracy": ("pairs told apart", "accuracy", PURPLE),
+    "dev_score": ("dev score of the collaboration", "dev score", ORANGE),
+    "loss": ("loss", "loss", SKY),
+}
+"""A column of training_steps: the chart it belongs to, what it is called there, its colour."""
+
+
+def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> alt.LayerChart:
+    """What a training did at every step; the dashed line is the step that was kept.
+
+    Args:
+        steps: step and the columns of ``CURVES``.
+        title: The chart, as ``CURVES`` names it.
+        best_step: Of the checkpoint that was chosen.
+    """
+    lines = {column: (name, colour) for column, (of, name, colour) in CURVES.items() if of == title}
+    rows = steps.melt("step", [*lines], "column", "value").dropna()
+    rows["line"] = [lines[column][0] for column in rows["column"]]
+    colours = alt.Scale(
+        domain=[name for name, _ in lines.values()], range=[colour for _, colour in lines.values()]
+    )
+    legend = alt.Legend(title=None, orient="top") if len(lines) > 1 else None
+    line = (
+        alt.Chart(rows)
+        .mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2)
+        .encode(
+            x=alt.X("step:Q", title="step"),
+            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True)),
+            color=alt.Color("line:N", scale=colours, legend=legend),
+            strokeDash=alt.StrokeDash(
+                "line:N",
+                scale=alt.Scale(domain=colours.domain, range=[[1, 0], [5, 3]]),
+                legend=None,
+            ),
+            tooltip=_tooltip(line="line:N", step="step:N", value="value:Q"),
+        )
+    )
+    kept = pd.DataFrame({"step": [] if text.is_missing(best_step) else [best_step]})
+    rule = (
+        alt.Chart(kept).mark_rule(color=GREY, strokeDash=[4, 4], strokeWidth=2).encode(x="step:Q")
+    )
+    last = "; ".join(
+        f"{name} from {part['value'].iloc[0]:.3f} to {part['value'].iloc[-1]:.3f}"
+        for name, part in rows.groupby("line", sort=False)
+    )
+    return alt.layer(line, rule).properties(
+        height=220,
+        description=f"{title.capitalize()} by training step: {last or 'nothing recorded'}.",
+    )
+
+
+def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
+    """Mean tokens of a draft, by domain and system.
+
+    Args:
+        lengths: domain, system, mean_tokens.
+    """
+    rows = _names(lengths, "domain")
+    return (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=90, opacity=0.9)
+        .encode(
+            x=alt.X("mean_tokens:Q", title="tokens of a draft, mean", scale=alt.Scale(zero=True)),
+            y=alt.Y("domain:N", axis=NAME),
+            yOffset=alt.YOffset("system:N", sort=list(SYSTEMS)),
+            tooltip=_tooltip(domain="domain:N", system="system:N", tokens="mean_tokens:Q"),
+            **_system(),
+        )
+        .properties(
+            height=alt.Step(24),
+            description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
+        )
+    )

@@ -1,0 +1,151 @@
+"""What pages share: the snapshot, choices that live in the URL, links, empty states, the footer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from cowest_bench.errors import ConfigError
+from leaderboard import data, text
+from leaderboard.data import Snapshot
+
+BIND = "query-params"
+
+
+def empty(sentence: str, command: str = "") -> None:
+    """End the page with what is missing and what to type. The sentence is ours, the command too."""
+    st.info(sentence, icon=":material/info:")
+    if command:
+        st.code(command, language=None)
+    footer()
+    st.stop()
+
+
+def find_snapshot() -> Snapshot | None:
+    """The newest snapshot, if there is one that can be read."""
+    try:
+        return data.board(data.location()).current()
+    except ConfigError:
+        return None
+
+
+def snapshot() -> Snapshot:
+    """The newest snapshot; ends the page if there is none."""
+    try:
+        found = data.board(data.location()).current()
+    except ConfigError as error:
+        st.html(f"<p>{text.escaped(error)}</p>")
+        empty("The snapshot cannot be read. Write it again with:", "cowest publish")
+    if found is None or not data.suites(found):
+        empty(
+            "Nothing has been published yet. Make results, then publish them:",
+            "make demo\ncowest publish",
+        )
+    assert found is not None
+    return found
+
+
+def sidebar() -> None:
+    """The suite, which all pages are about."""
+    found = find_snapshot()
+    if found is not None and (suites := data.suites(found)):
+        with st.sidebar:
+            choose("Suite", suites, key="suite")
+
+
+def suite() -> str:
+    """The suite that was chosen."""
+    return str(st.session_state["suite"])
+
+
+def footer() -> None:
+    """Which snapshot this is, and whose results it holds."""
+    found = find_snapshot()
+    if found is None:
+        return
+    sources = found.query("SELECT DISTINCT source FROM runs WHERE source IS NOT NULL ORDER BY source")
+    st.divider()
+    st.html(
+        text.markup(
+            "<small style='opacity:.75'>snapshot {id} · published {published} · "
+            "cowest-bench {version} · results: {sources}</small>",
+            id=found.meta.get("id"),
+            published=str(found.meta.get("published"))[:19].replace("T", " "),
+            version=found.meta.get("cowest_bench"),
+            sources=", ".join(sources["source"]),
+        )
+    )
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+def choose(label: str, options: Sequence[str], *, key: str, default: str | None = None) -> str:
+    """One of some names of others, kept in the URL under the key."""
+    shown = [*dict.fromkeys(options)]
+    if st.session_state.get(key, shown[0]) not in shown:
+        del st.session_state[key]  # another suite or a new snapshot does not have it
+    index = shown.index(default) if default in shown else 0
+    return str(st.selectbox(label, shown, index=index, key=key, bind=BIND))
+
+
+def unique(labels: Mapping[str, str]) -> dict[str, str]:
+    """Entries by a name that no other has: the label, with the start of the id where two share it."""
+    shown = {entry: text.label(label) for entry, label in labels.items()}
+    times = Counter(shown.values())
+    return {
+        name if times[name] == 1 else f"{name} ({entry[:6]})": entry
+        for entry, name in shown.items()
+    }
+
+
+def choose_entry(label: str, names: Mapping[str, str], *, key: str, default: str | None) -> str:
+    """The id of one of the entries that ``unique`` names; ``default`` is an id."""
+    preset = name_of(names, default)
+    return names[choose(label, [*names], key=key, default=preset)]
+
+
+def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
+    """The name under which an entry can be chosen."""
+    return next((name for name, each in names.items() if each == entry), None)
+
+
+def link(page: str, label: str, icon: str, **parameters: Any) -> None:
+    """A link to another page with its choices made. The label is ours."""
+    given = {name: str(value) for name, value in parameters.items() if value is not None}
+    st.page_link(
+        f"pages/{page}.py",
+        label=label,
+        icon=f":material/{icon}:",
+        query_params={"suite": suite(), **given},
+    )
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def right(title: str, help: str | None = None) -> Any:
+    """A column of texts that hold numbers."""
+    return st.column_config.TextColumn(title, alignment="right", help=help)
+
+
+def decimal(title: str, form: str = "%.3f", help: str | None = None) -> Any:
+    """A column of numbers."""
+    return st.column_config.NumberColumn(title, format=form, alignment="right", help=help)
+
+
+def clean(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of others' values in which every text and every column name can be shown."""
+    names = [text.label(name) for name in frame.columns]
+    shown = frame.copy()
+    shown.columns = pd.Index(
+        [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
+    )
+    for name in shown.columns:
+        if not pd.api.types.is_numeric_dtype(shown[name]):
+            shown[name] = [text.label(value, 300) for value in shown[name]]
+    return shown
