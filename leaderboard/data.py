@@ -23,11 +23,10 @@ import duckdb
 import pandas as pd
 
 from cowest_bench.errors import ConfigError
+from cowest_bench.snapshot import POOLED, SCHEMA_VERSION
 from leaderboard.query import LOCKED
 
 DEFAULT_LOCATION = "results/board.duckdb"
-SCHEMA_VERSION = "1"
-POOLED = "pooled"
 LOOK_AGAIN = 10.0  # seconds between looks at a snapshot that is not on this machine
 REMEMBERED = 64  # results of queries
 LARGEST_REMEMBERED = 2_000_000  # bytes
@@ -59,7 +58,7 @@ class Snapshot:
         self._connection = duckdb.connect(str(path), read_only=True, config=LOCKED)
         weakref.finalize(self, _release, self._connection, path.parent)
         self.meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
-        if self.meta.get("schema_version") != SCHEMA_VERSION:
+        if self.meta.get("schema_version") != str(SCHEMA_VERSION):
             raise ConfigError(
                 f"The snapshot has schema {self.meta.get('schema_version')}, this leaderboard reads "
                 f"{SCHEMA_VERSION}; write it again with: cowest publish"
@@ -200,8 +199,8 @@ def domains(snapshot: Snapshot, suite: str) -> list[str]:
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
     """The rows of a leaderboard, best first; what is not ranked stands last."""
     return snapshot.query(
-        "SELECT * FROM entries WHERE suite = $suite AND domain = $domain "
-        "ORDER BY rank_best IS NULL, score DESC NULLS LAST, label",
+        "SELECT *, weak_tokens_per_question + strong_tokens_per_question AS tokens FROM entries "
+        "WHERE suite = $suite AND domain = $domain ORDER BY rank_best IS NULL, score DESC NULLS LAST, label",
         suite=suite,
         domain=domain,
     )
@@ -241,6 +240,20 @@ def strong_alone(snapshot: Snapshot, suite: str, entry: str) -> str | None:
     return str(found["entry"][0]) if len(found) else None
 
 
+def before_tuning(snapshot: Snapshot, suite: str, entry: str) -> str | None:
+    """The collaboration of the same models without DPO, if this entry is one with it."""
+    found = snapshot.query(
+        "SELECT plain.entry FROM entries AS plain, entries AS own WHERE own.entry = $entry "
+        "AND own.suite = $suite AND plain.suite = $suite AND own.system = 'collab-tuned' "
+        "AND plain.system = 'collab' AND plain.control IS NULL AND plain.weak = own.weak "
+        "AND plain.strong = own.strong AND plain.format IS NOT DISTINCT FROM own.format "
+        "ORDER BY plain.entry LIMIT 1",
+        suite=suite,
+        entry=entry,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
 def runs(snapshot: Snapshot, suite: str) -> pd.DataFrame:
     """All test runs of a suite, newest first."""
     return snapshot.query(
@@ -249,9 +262,10 @@ def runs(snapshot: Snapshot, suite: str) -> pd.DataFrame:
 
 
 def scores(snapshot: Snapshot, run_id: str) -> pd.DataFrame:
-    """The scores of a run, a row for each answer; NaN where there is none."""
+    """The scores of a run, a row for each answer; a question without a cluster is one of its own."""
     return snapshot.query(
-        "SELECT sample_id, cluster, score FROM samples WHERE run_id = $run ORDER BY sample_id, epoch",
+        "SELECT sample_id, score, coalesce('in ' || cluster, 'alone ' || sample_id) AS cluster "
+        "FROM samples WHERE run_id = $run ORDER BY sample_id, epoch",
         run=run_id,
     )
 

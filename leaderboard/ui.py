@@ -12,6 +12,7 @@ import streamlit as st
 from cowest_bench.errors import ConfigError
 from leaderboard import data, text
 from leaderboard.data import Snapshot
+from leaderboard.tables import Column
 
 BIND = "query-params"
 
@@ -67,7 +68,9 @@ def footer() -> None:
     found = find_snapshot()
     if found is None:
         return
-    sources = found.query("SELECT DISTINCT source FROM runs WHERE source IS NOT NULL ORDER BY source")
+    sources = found.query(
+        "SELECT DISTINCT source FROM runs WHERE source IS NOT NULL ORDER BY source"
+    )
     st.divider()
     st.html(
         text.markup(
@@ -128,14 +131,18 @@ def link(page: str, label: str, icon: str, **parameters: Any) -> None:
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def right(title: str, help: str | None = None) -> Any:
-    """A column of texts that hold numbers."""
-    return st.column_config.TextColumn(title, alignment="right", help=help)
+def columns(listed: Sequence[Column]) -> dict[str, Any]:
+    """How Streamlit shows the columns of a table."""
+    return {column.title: _column(column) for column in listed}
 
 
-def decimal(title: str, form: str = "%.3f", help: str | None = None) -> Any:
-    """A column of numbers."""
-    return st.column_config.NumberColumn(title, format=form, alignment="right", help=help)
+def _column(column: Column) -> Any:
+    if column.form in ("text", "interval"):
+        align = "right" if column.form == "interval" else "left"
+        return st.column_config.TextColumn(help=column.help or None, alignment=align)
+    return st.column_config.NumberColumn(
+        help=column.help or None, format=column.form, alignment="right"
+    )
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
