@@ -119,8 +119,9 @@ class Profile:
         copy_rate: Share of a collaboration's answers that are the answer of the same weak model alone
             (its weak-only run), but for case and space; NaN where there is no such run.
         gap_recovered: ``compare.gap_recovered`` by the single runs of the same data: with the same
-            weak model, else the only weak-only run there is (the one from before the tuning); with
-            the same strong model. NaN where they are missing.
+            weak model, else the newest one with a model of the same base (the one from before the
+            tuning), else the only weak-only run there is; with the same strong model. NaN where they
+            are missing.
     """
 
     run: Run
@@ -154,7 +155,7 @@ def profile(results: Results, run: Run, stored: Sequence[Run]) -> Profile:
     seconds = np.sum([table[f"{role}_seconds"].to_numpy() for role in roles], axis=0)
     copied = recovered = nan
     if len(roles) == len(ANSWERING):
-        weak, strong = (_alone(run, role, stored) for role in ANSWERING)
+        weak, strong = (alone(run, role, stored) for role in ANSWERING)
         if weak and _same_model(weak, run, "weak"):
             copied = copy_rate(results, run, weak)
         if weak and strong:
@@ -169,7 +170,7 @@ def _per_1k(values: Any, scored: Any) -> float:
     return 1000 * float(values[scored].mean()) if scored.any() else nan
 
 
-def _alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
+def alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
     """The run of the same data in which the model of a role answers alone (see ``Profile``)."""
     known = [
         other
@@ -178,9 +179,13 @@ def _alone(run: Run, role: Role, stored: Sequence[Run]) -> Run | None:
         == (role, None, run.identity["data"])
     ]
     own = [other for other in known if _same_model(other, run, role)]
-    if own:
-        return own[-1]
-    return known[0] if role == "weak" and len(known) == 1 else None
+    if own or role == "strong":
+        return own[-1] if own else None
+    base = run.models["weak"].base_label
+    before = [other for other in known if other.models["weak"].base_label == base]
+    if before:
+        return before[-1]
+    return known[0] if len(known) == 1 else None
 
 
 def _same_model(one: Run, other: Run, role: Role) -> bool:
