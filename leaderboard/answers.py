@@ -18,9 +18,9 @@ BIG = "<p style='font-size:1.3rem;margin:0;line-height:1.45'>{}</p>"
 
 def known_costs(entries: pd.DataFrame) -> list[str]:
     """The columns of ``COSTS`` that tell entries apart: where all is free, not the dollars."""
-    return [
-        column for column in COSTS if (entries[column].fillna(0) > 0).any()
-    ] or ["seconds_per_1k"]
+    return [column for column in COSTS if (entries[column].fillna(0) > 0).any()] or [
+        "seconds_per_1k"
+    ]
 
 
 def pairings(entries: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +33,9 @@ def cheapest(entries: pd.DataFrame, cost: str, margin: float) -> pd.Series | Non
     """The pairing that costs least of those whose score is within the margin of the best one's."""
     found = pairings(entries)
     near = found[found["score"] >= found["score"].max() - margin].dropna(subset=[cost])
-    return None if near.empty else near.sort_values([cost, "score"], ascending=[True, False]).iloc[0]
+    return (
+        None if near.empty else near.sort_values([cost, "score"], ascending=[True, False]).iloc[0]
+    )
 
 
 def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
@@ -65,7 +67,9 @@ def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
                 score=text.number(ranked.iloc[0]["score"]),
             )
         )
-    return BIG.format(" ".join([*sentences, _cheapest(best, cheapest(entries, cost, margin), cost, margin)]))
+    return BIG.format(
+        " ".join([*sentences, _cheapest(best, cheapest(entries, cost, margin), cost, margin)])
+    )
 
 
 def _gain(best: pd.Series) -> str:

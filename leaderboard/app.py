@@ -58,7 +58,7 @@ def navigation() -> st.Page:
 
 
 import_package()
-from leaderboard import ui  # noqa: E402
+from leaderboard import ui
 
 st.set_page_config(page_title="cowest-bench", page_icon=":material/leaderboard:", layout="wide")
 chosen = navigation()

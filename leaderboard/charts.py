@@ -38,7 +38,7 @@ ROW = 26  # pixels of a row of names
 NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False)
 
 
-def _system(legend: bool = True) -> dict[str, Any]:
+def system_marks(legend: bool = True) -> dict[str, Any]:
     domain = list(SYSTEMS)
     shown = alt.Legend(title=None, orient="top") if legend else None
     colours = alt.Scale(domain=domain, range=[*SYSTEMS.values()])
@@ -49,12 +49,12 @@ def _system(legend: bool = True) -> dict[str, Any]:
     }
 
 
-def _names(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+def shown_names(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """The table with names that can be shown."""
     return frame.assign(**{name: [text.label(value) for value in frame[name]] for name in columns})
 
 
-def _tooltip(**titles: str) -> list[alt.Tooltip]:
+def tooltip(**titles: str) -> list[alt.Tooltip]:
     """Field by title; numbers with three decimals."""
     return [
         alt.Tooltip(field, title=title.replace("_", " "), format=".3f")
@@ -70,18 +70,18 @@ def intervals(entries: pd.DataFrame) -> alt.LayerChart:
     Args:
         entries: label, system, score, low, high.
     """
-    rows = _names(entries[["label", "system", "score", "low", "high"]].dropna(), "label")
+    rows = shown_names(entries[["label", "system", "score", "low", "high"]].dropna(), "label")
     y = alt.Y("label:N", sort=list(rows["label"]), axis=NAME)
     base = alt.Chart(rows).encode(
-        y=y, tooltip=_tooltip(entry="label:N", score="score:Q", low="low:Q", high="high:Q")
+        y=y, tooltip=tooltip(entry="label:N", score="score:Q", low="low:Q", high="high:Q")
     )
     score = alt.X("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
     bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
         x=alt.X("low:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True)),
         x2="high:Q",
-        color=_system(legend=False)["color"],
+        color=system_marks(legend=False)["color"],
     )
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **_system())
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **system_marks())
     best = rows.iloc[0] if len(rows) else None
     told = f" The highest is {best['label']} with {best['score']:.3f}." if best is not None else ""
     return alt.layer(bars, points).properties(
@@ -98,7 +98,7 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         cost: Its name.
         title: What it is, with its unit.
     """
-    rows = _names(entries[["label", "system", "score", "low", "high", cost]].dropna(), "label")
+    rows = shown_names(entries[["label", "system", "score", "low", "high", cost]].dropna(), "label")
     rows = rows.rename(columns={cost: "cost"}).sort_values(
         ["cost", "score"], ascending=[True, False]
     )
@@ -114,13 +114,13 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         .encode(x=x, y=y)
     )
     bars = base.mark_rule(opacity=0.45, strokeWidth=2).encode(
-        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=_system(legend=False)["color"]
+        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=system_marks(legend=False)["color"]
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
         y=y,
-        tooltip=_tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
-        **_system(),
+        tooltip=tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
+        **system_marks(),
     )
     names = (
         base.transform_filter("datum.best")
@@ -141,7 +141,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
         pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
         widest: Largest gain of all heatmaps, so that their colours mean the same.
     """
-    rows = _names(pairings, "weak", "strong", "label").assign(
+    rows = shown_names(pairings, "weak", "strong", "label").assign(
         gain=pairings["over_best"],
         found=pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(float("inf")),
         shown=[
@@ -171,7 +171,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
                 alt.Color("gain:Q", scale=colours, legend=None),
                 alt.value("#C9CED6"),
             ),
-            tooltip=_tooltip(pairing="label:N", gain="shown:N", interval="interval:N"),
+            tooltip=tooltip(pairing="label:N", gain="shown:N", interval="interval:N"),
         )
         .add_params(chosen)
     )
@@ -201,12 +201,12 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
         differences: domain, difference, low, high, verdict; in the order to show.
         margin: A loss below it does not matter.
     """
-    rows = _names(differences, "domain")
+    rows = shown_names(differences, "domain")
     y = alt.Y("domain:N", sort=list(rows["domain"]), axis=NAME)
     x = alt.X("difference:Q", title="candidate minus baseline")
     base = alt.Chart(rows).encode(
         y=y,
-        tooltip=_tooltip(
+        tooltip=tooltip(
             domain="domain:N",
             difference="difference:Q",
             low="low:Q",
@@ -274,7 +274,7 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> alt.Laye
     )
     cells = base.mark_rect(stroke="#FFFFFF", strokeWidth=2, cornerRadius=3).encode(
         color=alt.Color("state:N", scale=colours, legend=None),
-        tooltip=_tooltip(questions="questions:N", state="state:N"),
+        tooltip=tooltip(questions="questions:N", state="state:N"),
     )
     light = alt.condition(
         "datum.state == 'helped' || datum.state == 'hurt'", alt.value("white"), alt.value("#1B2430")
@@ -293,7 +293,7 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
         checkpoints: created, checkpoint, score, low, high, verdict.
     """
     columns = ["created", "checkpoint", "score", "low", "high", "verdict"]
-    rows = _names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
+    rows = shown_names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
     x = alt.X("created:T", title="run")
     y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=None)
@@ -311,7 +311,7 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
             scale=_verdicts(rows["verdict"], VERDICT_SHAPES),
             legend=alt.Legend(title=None, orient="top"),
         ),
-        tooltip=_tooltip(
+        tooltip=tooltip(
             checkpoint="checkpoint:N",
             score="score:Q",
             low="low:Q",
@@ -321,142 +321,4 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
     )
     return alt.layer(line, bars, points).properties(
         height=320, description=f"Scores of {len(rows)} checkpoints over time, with 95% intervals."
-    )
-
-
-def influence(deltas: pd.DataFrame) -> alt.Chart:
-    """How often a draft changed the strong model's answer, and by how much.
-
-    Args:
-        deltas: delta, the score with the draft minus the score without.
-    """
-    rows = deltas[["delta"]].dropna()
-    kind = alt.condition(
-        "datum.middle > 0.0001",
-        alt.value(BLUE),
-        alt.condition("datum.middle < -0.0001", alt.value(VERMILLION), alt.value(GREY)),
-    )
-    distinct = rows["delta"].nunique()
-    step = 1.0 if distinct <= 3 and len(rows) and rows["delta"].abs().max() <= 1 else None
-    helped, hurt = int((rows["delta"] > 0).sum()), int((rows["delta"] < 0).sum())
-    described = (
-        f"{len(rows)} drafts: {helped} helped, {hurt} hurt, {len(rows) - helped - hurt} neither."
-    )
-    if step:
-        counts = rows.groupby("delta").size().rename("drafts").reset_index()
-        counts["middle"] = counts["delta"]
-        return (
-            alt.Chart(counts)
-            .mark_bar(size=46, cornerRadius=2)
-            .encode(
-                x=alt.X(
-                    "delta:O",
-                    title="Δ: score with the draft minus without",
-                    axis=alt.Axis(labelAngle=0),
-                ),
-                y=alt.Y("drafts:Q", title="drafts"),
-                color=kind,
-                tooltip=_tooltip(delta="delta:Q", drafts="drafts:N"),
-            )
-            .properties(height=260, description=described)
-        )
-    return (
-        alt.Chart(_binned(rows["delta"]))
-        .mark_bar()
-        .encode(
-            x=alt.X("start:Q", title="Δ: score with the draft minus without", bin="binned"),
-            x2="end:Q",
-            y=alt.Y("drafts:Q", title="drafts"),
-            color=kind,
-            tooltip=_tooltip(from_="start:Q", to="end:Q", drafts="drafts:N"),
-        )
-        .properties(height=260, description=described)
-    )
-
-
-def _binned(values: pd.Series, bins: int = 40) -> pd.DataFrame:
-    """A histogram, so that a browser gets bars and not a million values."""
-    import numpy as np
-
-    counts, edges = np.histogram(values, bins=bins) if len(values) else (np.array([]), np.zeros(1))
-    start, end = edges[:-1], edges[1:]
-    return pd.DataFrame({"start": start, "end": end, "middle": (start + end) / 2, "drafts": counts})
-
-
-CURVES = {
-    "chosen_logp": ("log-probability", "chosen draft", BLUE),
-    "rejected_logp": ("log-probability", "rejected draft", VERMILLION),
-    "margin": ("margin of the rewards", "margin", GREEN),
-    "accuracy": ("pairs told apart", "accuracy", PURPLE),
-    "dev_score": ("dev score of the collaboration", "dev score", ORANGE),
-    "loss": ("loss", "loss", SKY),
-}
-"""A column of training_steps: the chart it belongs to, what it is called there, its colour."""
-
-
-def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> alt.LayerChart:
-    """What a training did at every step; the dashed line is the step that was kept.
-
-    Args:
-        steps: step and the columns of ``CURVES``.
-        title: The chart, as ``CURVES`` names it.
-        best_step: Of the checkpoint that was chosen.
-    """
-    lines = {column: (name, colour) for column, (of, name, colour) in CURVES.items() if of == title}
-    rows = steps.melt("step", [*lines], "column", "value").dropna()
-    rows["line"] = [lines[column][0] for column in rows["column"]]
-    colours = alt.Scale(
-        domain=[name for name, _ in lines.values()], range=[colour for _, colour in lines.values()]
-    )
-    legend = alt.Legend(title=None, orient="top") if len(lines) > 1 else None
-    line = (
-        alt.Chart(rows)
-        .mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2)
-        .encode(
-            x=alt.X("step:Q", title="step"),
-            y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True)),
-            color=alt.Color("line:N", scale=colours, legend=legend),
-            strokeDash=alt.StrokeDash(
-                "line:N",
-                scale=alt.Scale(domain=colours.domain, range=[[1, 0], [5, 3]]),
-                legend=None,
-            ),
-            tooltip=_tooltip(line="line:N", step="step:N", value="value:Q"),
-        )
-    )
-    kept = pd.DataFrame({"step": [] if text.is_missing(best_step) else [best_step]})
-    rule = (
-        alt.Chart(kept).mark_rule(color=GREY, strokeDash=[4, 4], strokeWidth=2).encode(x="step:Q")
-    )
-    last = "; ".join(
-        f"{name} from {part['value'].iloc[0]:.3f} to {part['value'].iloc[-1]:.3f}"
-        for name, part in rows.groupby("line", sort=False)
-    )
-    return alt.layer(line, rule).properties(
-        height=220,
-        description=f"{title.capitalize()} by training step: {last or 'nothing recorded'}.",
-    )
-
-
-def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
-    """Mean tokens of a draft, by domain and system.
-
-    Args:
-        lengths: domain, system, mean_tokens.
-    """
-    rows = _names(lengths, "domain")
-    return (
-        alt.Chart(rows)
-        .mark_point(filled=True, size=90, opacity=0.9)
-        .encode(
-            x=alt.X("mean_tokens:Q", title="tokens of a draft, mean", scale=alt.Scale(zero=True)),
-            y=alt.Y("domain:N", axis=NAME),
-            yOffset=alt.YOffset("system:N", sort=list(SYSTEMS)),
-            tooltip=_tooltip(domain="domain:N", system="system:N", tokens="mean_tokens:Q"),
-            **_system(),
-        )
-        .properties(
-            height=alt.Step(24),
-            description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
-        )
     )

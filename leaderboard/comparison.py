@@ -30,7 +30,9 @@ def compare_entries(
     if both.empty:
         raise ComparisonError("The two were never run on the same questions.")
     pairs = {
-        row.domain: compare.pair(_items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs))
+        row.domain: compare.pair(
+            _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
+        )
         for row in both.sort_values("domain").itertuples()
     }
     return compare.compare(pairs, margin=margin)

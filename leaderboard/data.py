@@ -7,6 +7,7 @@ holds it any more.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -196,6 +197,16 @@ def domains(snapshot: Snapshot, suite: str) -> list[str]:
     return [POOLED, *single] if POOLED in found and len(single) > 1 else single
 
 
+def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
+    """The domains in which an entry has been run."""
+    found = snapshot.query(
+        "SELECT DISTINCT domain FROM runs WHERE suite = $suite AND entry = $entry ORDER BY domain",
+        suite=suite,
+        entry=entry,
+    )
+    return found["domain"].tolist()
+
+
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
     """The rows of a leaderboard, best first; what is not ranked stands last."""
     return snapshot.query(
@@ -228,16 +239,75 @@ def pairings(snapshot: Snapshot, suite: str, system: str) -> pd.DataFrame:
     )
 
 
-def strong_alone(snapshot: Snapshot, suite: str, entry: str) -> str | None:
-    """The entry that is the strong model of this one alone, if it has been run."""
+def pair_systems(snapshot: Snapshot, suite: str) -> list[str]:
+    """The systems in which two models work together, the tuned one first."""
     found = snapshot.query(
-        "SELECT alone.entry FROM entries AS alone, entries AS own WHERE own.entry = $entry "
-        "AND own.suite = $suite AND alone.suite = $suite AND alone.system = 'strong' "
-        "AND alone.control IS NULL AND alone.strong = own.strong ORDER BY alone.entry LIMIT 1",
+        "SELECT DISTINCT system FROM entries WHERE suite = $suite AND weak IS NOT NULL "
+        "AND strong IS NOT NULL AND control IS NULL ORDER BY system DESC",
         suite=suite,
-        entry=entry,
+    )
+    return found["system"].tolist()
+
+
+def best_entry(snapshot: Snapshot, suite: str) -> str | None:
+    """The pairing with the highest score over all domains, or in any."""
+    found = snapshot.query(
+        "SELECT entry FROM entries WHERE suite = $suite AND control IS NULL AND weak IS NOT NULL "
+        "AND strong IS NOT NULL ORDER BY domain = 'pooled' DESC, score DESC NULLS LAST, entry LIMIT 1",
+        suite=suite,
     )
     return str(found["entry"][0]) if len(found) else None
+
+
+def most_checkpoints(snapshot: Snapshot, suite: str) -> str | None:
+    """The entry with the longest history."""
+    found = snapshot.query(
+        "SELECT entry FROM runs WHERE suite = $suite GROUP BY entry "
+        "ORDER BY count(*) / count(DISTINCT domain) DESC, count(control), entry LIMIT 1",
+        suite=suite,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def prompts(snapshot: Snapshot, run_id: str) -> dict[str, str]:
+    """The templates that a run's models were asked with, by name; none without a weak model's help."""
+    found = snapshot.query("SELECT prompts FROM runs WHERE run_id = $run", run=run_id)["prompts"]
+    known = json.loads(found[0]) if len(found) and isinstance(found[0], str) else None
+    return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
+
+
+def versions(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """What made the runs of a suite, and how many."""
+    return snapshot.query(
+        "SELECT versions::VARCHAR AS versions, count(*) AS runs, max(created) AS newest FROM runs "
+        "WHERE suite = $suite GROUP BY ALL ORDER BY newest DESC",
+        suite=suite,
+    )
+
+
+def alone(snapshot: Snapshot, suite: str, entry: str, role: str) -> str | None:
+    """The entry that is the weak or the strong model of this one alone, if it has been run."""
+    found = snapshot.query(
+        "SELECT single.entry FROM entries AS single, entries AS own WHERE own.entry = $entry "
+        "AND own.suite = $suite AND single.suite = $suite AND single.system = $role "
+        "AND single.control IS NULL AND CASE $role WHEN 'strong' THEN single.strong = own.strong "
+        "ELSE single.weak = own.weak END ORDER BY single.entry LIMIT 1",
+        suite=suite,
+        entry=entry,
+        role=role,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def better_alone(snapshot: Snapshot, suite: str, entry: str) -> str | None:
+    """The entry of the better of a pairing's two models, over all domains if it is known there."""
+    found = snapshot.query(
+        "SELECT best_single FROM entries WHERE suite = $suite AND entry = $entry "
+        "AND best_single IS NOT NULL ORDER BY domain = 'pooled' DESC LIMIT 1",
+        suite=suite,
+        entry=entry,
+    )["best_single"]
+    return alone(snapshot, suite, entry, found[0] if len(found) else "strong")
 
 
 def before_tuning(snapshot: Snapshot, suite: str, entry: str) -> str | None:
@@ -356,11 +426,18 @@ def sample(snapshot: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
 # --- checkpoints and training ---------------------------------------------------------------------
 
 
-def gates(snapshot: Snapshot, suite: str, entry: str, domain: str) -> pd.DataFrame:
-    """How every checkpoint of an entry compares with the one before it and with the baseline."""
+def history(snapshot: Snapshot, suite: str, entry: str, domain: str) -> pd.DataFrame:
+    """The checkpoints of an entry, newest first, against the one before and the blessed baseline."""
     return snapshot.query(
-        "SELECT gates.* FROM gates JOIN runs USING (run_id) "
-        "WHERE suite = $suite AND entry = $entry AND domain = $domain",
+        "SELECT runs.run_id, created, coalesce(weak_checkpoint, strong_checkpoint) AS checkpoint, "
+        "current, score, runs.low, runs.high, coverage, before.difference, "
+        "before.low AS difference_low, before.high AS difference_high, "
+        "coalesce(before.verdict, 'first') AS verdict, blessed.against AS baseline, "
+        "blessed.verdict AS baseline_verdict FROM runs "
+        "LEFT JOIN gates AS before ON before.run_id = runs.run_id AND before.kind = 'previous' "
+        "LEFT JOIN gates AS blessed ON blessed.run_id = runs.run_id AND blessed.kind = 'baseline' "
+        "WHERE suite = $suite AND entry = $entry AND domain = $domain "
+        "ORDER BY created DESC, runs.run_id",
         suite=suite,
         entry=entry,
         domain=domain,

@@ -118,7 +118,9 @@ CONTRASTS = [
     Column("helped", "%d"),
     Column("hurt", "%d"),
     Column("not scored", "%d"),
-    Column("detectable", "%.3f", "The smallest true difference that such a run finds with 80% power."),
+    Column(
+        "detectable", "%.3f", "The smallest true difference that such a run finds with 80% power."
+    ),
     Column("needed", "%d", "Questions that find a difference as large as the margin."),
 ]
 

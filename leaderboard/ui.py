@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -14,7 +14,7 @@ from leaderboard import data, text
 from leaderboard.data import Snapshot
 from leaderboard.tables import Column
 
-BIND = "query-params"
+BIND: Literal["query-params"] = "query-params"
 
 
 def empty(sentence: str, command: str = "") -> None:
@@ -115,6 +115,49 @@ def choose_entry(label: str, names: Mapping[str, str], *, key: str, default: str
 def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
     """The name under which an entry can be chosen."""
     return next((name for name, each in names.items() if each == entry), None)
+
+
+def checkpoints(history: pd.DataFrame) -> dict[str, str]:
+    """Run ids by a name of the checkpoint: its label, day and the start of its id; newest first."""
+    return {
+        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:6]}": row.run_id
+        for row in history.itertuples()
+    }
+
+
+def others(runs: pd.DataFrame, names: Mapping[str, str], history: pd.DataFrame) -> dict[str, str]:
+    """Runs that one can be held against: of other entries, and earlier ones of its own."""
+    current = runs[runs["current"]]
+    found = {name_of(names, row.entry): row.run_id for row in current.itertuples()}
+    own = {} if len(history) < 2 else checkpoints(history)
+    return {name: run for name, run in found.items() if name} | own
+
+
+def trainings(found: pd.DataFrame) -> dict[str, str]:
+    """Trainings by a name that says what they are; those of DPO first."""
+    rows = found.sort_values("kind", kind="stable").itertuples()
+    return {
+        f"{row.kind} · {text.label(row.domain)} · {text.label(row.weak)}"
+        + (f" + {text.label(row.strong)}" if isinstance(row.strong, str) else "")
+        + f" · {text.label(row.training)}": row.training
+        for row in rows
+    }
+
+
+def open_pairing(cells: pd.DataFrame, cell: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Go to the comparison of a pairing with the better of its models, or with the strong one."""
+    weak, strong = (
+        next((v for v in cells[role].unique() if text.label(v) == cell.get(role)), None)
+        for role in ("weak", "strong")
+    )
+    found = cells[(cells["weak"] == weak) & (cells["strong"] == strong)]
+    if len(found):
+        candidate = name_of(names, found.iloc[0]["entry"])
+        baseline = name_of(names, data.better_alone(snapshot(), suite(), found.iloc[0]["entry"]))
+        chosen = {"candidate": candidate, "baseline": baseline, "suite": suite()}
+        st.switch_page(
+            "pages/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
+        )
 
 
 def link(page: str, label: str, icon: str, **parameters: Any) -> None:

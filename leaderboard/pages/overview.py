@@ -36,7 +36,7 @@ closer, *links = st.columns([4, 2, 2, 2, 2], vertical_alignment="bottom")
 with closer:
     entry = ui.choose_entry("Look closer at", names, key="entry", default=preset)
 chosen = ui.name_of(names, entry)
-strong = ui.name_of(names, data.strong_alone(snapshot, suite, entry))
+strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
 untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
 there = {"entry": chosen, "domain": None if domain == data.POOLED else domain}
 if strong and strong != chosen:
