@@ -98,6 +98,32 @@ def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float
     )
 
 
+def which_go_together(pairs: pd.DataFrame) -> str:
+    """How many pairings gain over the better of their models alone, and which gains most.
+
+    Args:
+        pairs: ``data.pairings`` of one domain.
+    """
+    known = pairs.dropna(subset=["over_best"])
+    if known.empty:
+        return BIG.format("No pairing can be held against both of its models alone yet.")
+    best = known.loc[known["over_best"].idxmax()]
+    gain = int((known["significant"].fillna(False).astype(bool) & (known["over_best"] > 0)).sum())
+    return BIG.format(
+        text.markup(
+            "{gain} of {n} pairings do better than the better of their two models alone; "
+            "<b>{weak}</b> with <b>{strong}</b> gains most: {over}.",
+            gain=gain,
+            n=len(known),
+            weak=best["weak"],
+            strong=best["strong"],
+            over=text.estimate(
+                best["over_best"], best["over_best_low"], best["over_best_high"], "+.3f"
+            ),
+        )
+    )
+
+
 def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: float) -> str:
     """What a comparison found, its last row in bold.
 

@@ -60,7 +60,7 @@ def navigation() -> st.Page:
 import_package()
 from leaderboard import ui
 
-st.set_page_config(page_title="cowest-bench", page_icon=":material/leaderboard:", layout="wide")
+st.set_page_config(page_title="cowest-bench", page_icon="\N{SCALES}", layout="wide")
 chosen = navigation()
 ui.sidebar()
 chosen.run()

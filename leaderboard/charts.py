@@ -35,17 +35,20 @@ VERDICTS = {
 }
 VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
 ROW = 26  # pixels of a row of names
-NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False)
+NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False, labelFlush=False)
 
 
-def system_marks(legend: bool = True) -> dict[str, Any]:
+LEGEND = alt.Legend(title=None, orient="top")
+
+
+def system_marks() -> dict[str, Any]:
+    """Colour and shape of systems; layers of one chart share their legend."""
     domain = list(SYSTEMS)
-    shown = alt.Legend(title=None, orient="top") if legend else None
     colours = alt.Scale(domain=domain, range=[*SYSTEMS.values()])
     shapes = alt.Scale(domain=domain, range=[*SYSTEM_SHAPES])
     return {
-        "color": alt.Color("system:N", scale=colours, legend=shown),
-        "shape": alt.Shape("system:N", scale=shapes, legend=shown),
+        "color": alt.Color("system:N", scale=colours, legend=LEGEND),
+        "shape": alt.Shape("system:N", scale=shapes, legend=LEGEND),
     }
 
 
@@ -79,13 +82,13 @@ def intervals(entries: pd.DataFrame) -> alt.LayerChart:
     bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
         x=alt.X("low:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True)),
         x2="high:Q",
-        color=system_marks(legend=False)["color"],
+        color=system_marks()["color"],
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **system_marks())
     best = rows.iloc[0] if len(rows) else None
     told = f" The highest is {best['label']} with {best['score']:.3f}." if best is not None else ""
     return alt.layer(bars, points).properties(
-        height=alt.Step(ROW),
+        height=ROW * max(2, len(rows)),
         description=f"Scores of {len(rows)} entries with 95% intervals.{told}",
     )
 
@@ -104,6 +107,8 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
     )
     rows["best"] = rows["score"] > rows["score"].cummax().shift(fill_value=float("-inf"))
     wide = len(rows) and rows["cost"].min() > 0 and rows["cost"].max() > 20 * rows["cost"].min()
+    middle = rows["cost"].quantile(0.5) if wide else rows["cost"].max() / 2
+    rows["right"] = rows["cost"] > middle
     scale = alt.Scale(type="log") if wide else alt.Scale(zero=True, nice=True)
     x = alt.X("cost:Q", title=title, scale=scale)
     y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, nice=True))
@@ -114,7 +119,7 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         .encode(x=x, y=y)
     )
     bars = base.mark_rule(opacity=0.45, strokeWidth=2).encode(
-        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=system_marks(legend=False)["color"]
+        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=system_marks()["color"]
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
@@ -122,13 +127,17 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         tooltip=tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
         **system_marks(),
     )
-    names = (
-        base.transform_filter("datum.best")
-        .mark_text(align="left", dx=9, dy=10, limit=230, fontSize=11, color=GREY)
+    named = (
+        base.transform_filter(side)
+        .mark_text(align=align, dx=dx, dy=14, limit=230, fontSize=11, color=GREY)
         .encode(x=x, y=y, text="label:N")
+        for side, align, dx in (
+            ("datum.best && !datum.right", "left", 9),
+            ("datum.best && datum.right", "right", -9),
+        )
     )
     front = ", ".join(rows.loc[rows["best"], "label"])
-    return alt.layer(line, bars, points, names).properties(
+    return alt.layer(line, bars, points, *named).properties(
         height=340,
         description=f"{title} against score for {len(rows)} entries. Nothing cheaper beats: {front}.",
     )
@@ -189,7 +198,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
     )
     told = "; ".join(f"{row.weak} with {row.strong} {row.shown}" for row in rows.itertuples())
     return alt.layer(cells, names).properties(
-        height=alt.Step(52),
+        height=40 + 52 * max(1, rows["weak"].nunique()),
         description=f"Gain of each pairing over the better single model: {text.bounded(told, 2000)}.",
     )
 
@@ -220,7 +229,7 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
         .encode(x=alt.X("low:Q", title="candidate minus baseline"), x2="high:Q")
     )
     zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=GREY).encode(x="zero:Q")
-    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=None)
+    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     bars = base.mark_rule(strokeWidth=3).encode(
         x=alt.X("low:Q", title="candidate minus baseline"), x2="high:Q", color=colour
     )
@@ -230,7 +239,7 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
         shape=alt.Shape(
             "verdict:N",
             scale=_verdicts(rows["verdict"], VERDICT_SHAPES),
-            legend=alt.Legend(title=None, orient="top"),
+            legend=LEGEND,
         ),
     )
     told = "; ".join(
@@ -238,7 +247,7 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
         for row in rows.itertuples()
     )
     return alt.layer(band, zero, bars, points).properties(
-        height=alt.Step(34), description=f"Candidate minus baseline: {told}."
+        height=34 * max(2, len(rows)), description=f"Candidate minus baseline: {told}."
     )
 
 
@@ -296,7 +305,7 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
     rows = shown_names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
     x = alt.X("created:T", title="run")
     y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
-    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=None)
+    colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     base = alt.Chart(rows)
     line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
     bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(
@@ -309,7 +318,7 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
         shape=alt.Shape(
             "verdict:N",
             scale=_verdicts(rows["verdict"], VERDICT_SHAPES),
-            legend=alt.Legend(title=None, orient="top"),
+            legend=LEGEND,
         ),
         tooltip=tooltip(
             checkpoint="checkpoint:N",

@@ -56,10 +56,12 @@ def _answer(row: pd.Series, alone: pd.Series | None, against: str) -> None:
             st.html(text.word_diff(str(row["draft"]), str(row["output"])))
     if not text.is_missing(row["error"]):
         _titled("Error", row["error"])
-    st.dataframe(
-        tables.calls(row), column_config=ui.columns(tables.CALLS), hide_index=True, width="content",
-        alt="Calls, tokens, seconds and cost of this answer, by role",
-    )  # fmt: skip
+    ui.table(
+        tables.calls(row),
+        tables.CALLS,
+        "Calls, tokens, seconds and cost of this answer, by role",
+        width="content",
+    )
 
 
 def _titled(title: str, words: object) -> None:

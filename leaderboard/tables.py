@@ -20,11 +20,13 @@ class Column(NamedTuple):
         title: As it is shown.
         form: ``text``, ``interval`` (a text with numbers), or a format such as ``%.3f``.
         help: What it means.
+        width: In pixels.
     """
 
     title: str
     form: str = "text"
     help: str = ""
+    width: int | None = None
 
 
 RANKING = [
@@ -45,6 +47,11 @@ RANKING = [
 def intervals(frame: pd.DataFrame, low: str, high: str, form: str = ".3f") -> list[str]:
     """Two columns as one text."""
     return [text.interval(a, b, form) for a, b in zip(frame[low], frame[high], strict=True)]
+
+
+def chances(values: pd.Series) -> list[str]:
+    """p-values."""
+    return ["<0.0001" if p < 0.0001 else text.number(p, ".4f") for p in values]
 
 
 def labels(values: pd.Series) -> list[str]:
@@ -82,7 +89,7 @@ GAINS = [
     Column("strong"),
     Column("gain", "%+.3f", "Over the better of the two models alone, on the same questions."),
     Column("gain 95%", "interval", "Its 95% interval."),
-    Column("p (Holm)", "%.4f", "Adjusted over the entries of the suite and domain."),
+    Column("p (Holm)", "interval", "Adjusted over the entries of the suite and domain."),
     Column("detectable", "%.3f", "The smallest true gain that such a run finds with 80% power."),
     Column("better alone", "text", "Which of the two is better alone."),
     Column("verdict"),
@@ -99,7 +106,7 @@ def gains(pairings: pd.DataFrame) -> pd.DataFrame:
         labels(e["strong"]),
         e["over_best"],
         intervals(e, "over_best_low", "over_best_high", "+.3f"),
-        e["over_best_p"],
+        chances(e["over_best_p"]),
         e["over_best_detectable"],
         labels(e["best_single"]),
         labels(e["over_best_verdict"]),
@@ -111,7 +118,7 @@ CONTRASTS = [
     Column("verdict"),
     Column("difference", "%+.3f", "Candidate minus baseline."),
     Column("95%", "interval", "Its interval; those of all domains hold together."),
-    Column("p (Holm)", "%.4f", "Two-sided, adjusted over the domains."),
+    Column("p (Holm)", "interval", "Two-sided, adjusted over the domains."),
     Column("candidate", "%.3f"),
     Column("baseline", "%.3f"),
     Column("questions", "%d", "With a score on both sides."),
@@ -121,7 +128,7 @@ CONTRASTS = [
     Column(
         "detectable", "%.3f", "The smallest true difference that such a run finds with 80% power."
     ),
-    Column("needed", "%d", "Questions that find a difference as large as the margin."),
+    Column("needed", "localized", "Questions that find a difference as large as the margin."),
 ]
 
 
@@ -134,18 +141,19 @@ def contrasts(comparison: pd.DataFrame) -> pd.DataFrame:
         c["verdict"],
         c["difference"],
         intervals(c, "low", "high", "+.3f"),
-        *(c[n] for n in ("p", "ours", "theirs", "n", "helped", "hurt")),
+        chances(c["p"]),
+        *(c[n] for n in ("ours", "theirs", "n", "helped", "hurt")),
         *(c[n] for n in ("not_scored", "detectable", "needed")),
     )
 
 
 SAMPLES = [
-    Column("question no.", "%d"),
-    Column("against", "text", "What became of it, against the other run."),
-    Column("question"),
-    Column("draft", "text", "Of the weak model."),
-    Column("answer"),
-    Column("gold"),
+    Column("no.", "%d", "Of the question.", 55),
+    Column("against", "text", "What became of it, against the other run.", 90),
+    Column("question", width=300),
+    Column("draft", "text", "Of the weak model.", 300),
+    Column("answer", width=110),
+    Column("gold", width=110),
     Column("score", "%.3f"),
     Column("other's", "%.3f", "Score of the other run."),
 ]

@@ -101,7 +101,9 @@ def _words(text: str) -> list[str]:
 
 
 def _marked(tag: str, style: str, words: list[str]) -> list[str]:
-    return [f'<{tag} style="{style}">{escaped("".join(words))}</{tag}> '] if words else []
+    joined = "".join(words)
+    marked = f'<{tag} style="{style}">{escaped(joined.rstrip())}</{tag}>'
+    return [marked, escaped(joined[len(joined.rstrip()) :]) or " "] if words else []
 
 
 # --- numbers --------------------------------------------------------------------------------------

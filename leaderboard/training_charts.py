@@ -11,6 +11,7 @@ from leaderboard.charts import (
     BLUE,
     GREEN,
     GREY,
+    LEGEND,
     NAME,
     ORANGE,
     PURPLE,
@@ -42,7 +43,7 @@ def influence(deltas: pd.DataFrame) -> alt.Chart:
     helped, hurt = int((values > 0).sum()), int((values < 0).sum())
     base = alt.Chart(rows).encode(
         y=alt.Y("drafts:Q", title="drafts"),
-        color=alt.Color("kind:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
+        color=alt.Color("kind:N", scale=colours, legend=LEGEND),
         tooltip=tooltip(from_="start:Q", to="end:Q", drafts="drafts:Q"),
     )
     bars = (
@@ -97,7 +98,7 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> a
     colours = alt.Scale(
         domain=[name for name, _ in lines.values()], range=[colour for _, colour in lines.values()]
     )
-    legend = alt.Legend(title=None, orient="top") if len(lines) > 1 else None
+    legend = LEGEND if len(lines) > 1 else None
     line = (
         alt.Chart(rows)
         .mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2)
@@ -145,7 +146,7 @@ def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
             **system_marks(),
         )
         .properties(
-            height=alt.Step(24),
+            height=30 + 72 * max(1, rows["domain"].nunique()),
             description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -174,6 +174,37 @@ def link(page: str, label: str, icon: str, **parameters: Any) -> None:
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def table(
+    frame: pd.DataFrame,
+    listed: Sequence[Column],
+    alt: str,
+    *,
+    key: str | None = None,
+    on_select: Callable[[], None] | None = None,
+    **layout: Any,
+) -> None:
+    """Show one of ``tables``; with ``on_select`` a cell can be clicked (see ``clicked``)."""
+    chosen: dict[str, Any] = {}
+    if on_select:
+        chosen = {"on_select": on_select, "selection_mode": "single-cell"}
+    st.dataframe(
+        frame,
+        column_config=columns(listed),
+        hide_index=True,
+        key=key,
+        placeholder=text.NONE,
+        alt=alt,
+        **chosen,
+        **layout,
+    )
+
+
+def clicked(key: str) -> int | None:
+    """The row of the cell that was clicked in the table with this key."""
+    cells = st.session_state[key].selection.cells
+    return int(cells[0][0]) if cells else None
+
+
 def columns(listed: Sequence[Column]) -> dict[str, Any]:
     """How Streamlit shows the columns of a table."""
     return {column.title: _column(column) for column in listed}
@@ -182,9 +213,11 @@ def columns(listed: Sequence[Column]) -> dict[str, Any]:
 def _column(column: Column) -> Any:
     if column.form in ("text", "interval"):
         align = "right" if column.form == "interval" else "left"
-        return st.column_config.TextColumn(help=column.help or None, alignment=align)
+        return st.column_config.TextColumn(
+            help=column.help or None, alignment=align, width=column.width
+        )
     return st.column_config.NumberColumn(
-        help=column.help or None, format=column.form, alignment="right"
+        help=column.help or None, format=column.form, alignment="right", width=column.width
     )
 
 

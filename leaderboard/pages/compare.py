@@ -52,12 +52,13 @@ with right:
     for column, state in zip(st.columns(2), ("helped", "hurt"), strict=True):
         with column:
             ui.link(
-                "samples", f"The {counts[state]:,} {state}" if place == domain else f"Those {state}",
+                "samples", f"{counts[state]:,} {state}" if place == domain else f"Questions {state}",
                 "quiz", entry=ours, against=theirs, domain=place, show=state,
             )  # fmt: skip
 
 st.subheader("In numbers", anchor=False)
-st.dataframe(
-    tables.contrasts(rows), column_config=ui.columns(tables.CONTRASTS), hide_index=True,
-    alt="Verdict, difference, interval and counts for every domain",
-)  # fmt: skip
+ui.table(
+    tables.contrasts(rows),
+    tables.CONTRASTS,
+    "Verdict, difference, interval and counts for every domain",
+)

@@ -55,18 +55,16 @@ with links[3]:
 
 def choose_row() -> None:
     """A row that is clicked becomes the entry to look at."""
-    if rows := st.session_state["ranking"].selection.rows:
-        st.session_state["entry"] = ui.name_of(names, shown.iloc[rows[0]]["entry"])
+    if (row := ui.clicked("ranking")) is not None:
+        st.session_state["entry"] = ui.name_of(names, shown.iloc[row]["entry"])
 
 
-st.dataframe(
+ui.table(
     tables.ranking(shown),
-    column_config=ui.columns(tables.RANKING),
-    hide_index=True,
+    tables.RANKING,
+    "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
     on_select=choose_row,
-    selection_mode="single-row",
-    alt="Entries by rank, with scores, gains over the strong model alone, and costs",
 )
 left, right = st.columns(2, gap="medium")
 with left:

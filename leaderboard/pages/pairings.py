@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from leaderboard import charts, data, tables, text, ui
+from leaderboard import answers, charts, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
 names = ui.unique(data.labels(snapshot, suite))
@@ -28,6 +28,7 @@ with right:
     )
 
 widest = float(found["over_best"].abs().max())
+st.html(answers.which_go_together(found[found["domain"] == data.POOLED]))
 places = [each for each in data.domains(snapshot, suite) if (found["domain"] == each).any()]
 for start in range(0, len(places), 2):
     for column, (i, domain) in zip(
@@ -43,7 +44,8 @@ for start in range(0, len(places), 2):
             ui.open_pairing(cells, cell, names)
 
 st.subheader("The same in numbers", anchor=False)
-st.dataframe(
-    tables.gains(found), column_config=ui.columns(tables.GAINS), hide_index=True,
-    alt="Gains of every pairing over the better of its two models, by domain",
-)  # fmt: skip
+ui.table(
+    tables.gains(found),
+    tables.GAINS,
+    "Gains of every pairing over the better of its two models, by domain",
+)

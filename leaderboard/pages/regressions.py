@@ -30,10 +30,11 @@ else:
     told = ", ".join(f"{n} {name}" for name, n in counts.items() if name != "first")
     st.text(f"{len(history)} checkpoints; against the one before: {told}.")
 st.altair_chart(charts.history(history))
-st.dataframe(
-    tables.checkpoints(history), column_config=ui.columns(tables.CHECKPOINTS), hide_index=True,
-    alt="Checkpoints, newest first, with scores, differences and gate verdicts",
-)  # fmt: skip
+ui.table(
+    tables.checkpoints(history),
+    tables.CHECKPOINTS,
+    "Checkpoints, newest first, with scores, differences and gate verdicts",
+)
 name = ui.name_of(names, entry)
 if len(history) > 1:
     before = [*ui.checkpoints(history)][1]
@@ -50,7 +51,4 @@ if blessed.empty:
         'cowest baseline bless "system=collab-tuned" --name main\ncowest publish', language=None
     )
 else:
-    st.dataframe(
-        tables.baselines(blessed), column_config=ui.columns(tables.BASELINES), hide_index=True,
-        alt="Blessed baselines, newest first",
-    )  # fmt: skip
+    ui.table(tables.baselines(blessed), tables.BASELINES, "Blessed baselines, newest first")

@@ -25,20 +25,19 @@ others = ui.others(runs[runs["domain"] == domain], names, history)
 with three:
     alone = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
     against = ui.choose("Against", [*others], key="against", default=alone)
-one, two, three, four = st.columns([3, 4, 3, 1], vertical_alignment="bottom")
+one, two, three = st.columns([5, 4, 1], vertical_alignment="bottom")
 with one:
     checkpoints = ui.checkpoints(history)
     run = checkpoints[ui.choose("Checkpoint", [*checkpoints], key="checkpoint")]
-with three:
+with two:
     search = st.text_input(
         "Search", key="search", bind=ui.BIND, placeholder="a word", max_chars=200
     )
-with two:
-    show = st.segmented_control(
-        "Show", [ALL, *data.STATES[:5]], default=ALL, required=True, key="show", bind=ui.BIND
-    )
-with four:
+with three:
     number = st.number_input("Page", min_value=1, value=1, key="page", bind=ui.BIND)
+show = st.segmented_control(
+    "Show", [ALL, *data.STATES[:5]], default=ALL, required=True, key="show", bind=ui.BIND
+)
 
 found = data.sample_page(
     snapshot, run, others.get(against),
@@ -53,17 +52,20 @@ if snapshot.meta.get("texts") == "no":
 
 def choose_row() -> None:
     """A row that is clicked is the question to open."""
-    if rows := st.session_state["questions"].selection.rows:
-        st.session_state["question"] = int(found.rows["sample_id"].iloc[rows[0]])
+    if (row := ui.clicked("questions")) is not None:
+        st.session_state["question"] = int(found.rows["sample_id"].iloc[row])
 
 
 if found.rows.empty:
     ui.empty("No question is like that. Show all, search for another word, or go to page 1.")
-st.dataframe(
-    tables.samples(found.rows), column_config=ui.columns(tables.SAMPLES), hide_index=True,
-    key="questions", on_select=choose_row, selection_mode="single-row", height=300,
-    alt="Questions with the weak model's draft, the answer and the gold answer",
-)  # fmt: skip
+ui.table(
+    tables.samples(found.rows),
+    tables.SAMPLES,
+    "Questions with the weak model's draft, the answer and the gold answer",
+    key="questions",
+    on_select=choose_row,
+    height=300,
+)
 st.caption("Click a row to open the question.")
 question = st.number_input(
     "Question no.", min_value=0, value=None, key="question", bind=ui.BIND,

@@ -53,7 +53,8 @@ if len(lengths):
     st.subheader("Length of drafts", anchor=False)
     st.altair_chart(charts.draft_lengths(lengths))
 st.subheader("All trainings", anchor=False)
-st.dataframe(
-    tables.trainings(found), column_config=ui.columns(tables.TRAININGS), hide_index=True,
-    alt="Trainings of weak models with their pairs, chosen steps and seconds",
-)  # fmt: skip
+ui.table(
+    tables.trainings(found),
+    tables.TRAININGS,
+    "Trainings of weak models with their pairs, chosen steps and seconds",
+)
