@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 # torch first and on its own: whatever comes with it later finds it there and pulls no other build.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-vllm check format clean
+.PHONY: demo board test test-vllm check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cowest demo
+
+board: $(VENV)/.installed-board
+	$(BIN)/cowest board
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup
@@ -44,5 +47,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	touch $@
 
+$(VENV)/.installed-board: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[board]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-vllm results/runs results/logs results/models results/scores.duckdb
+	rm -rf $(VENV) $(VENV)-vllm results/runs results/logs results/models results/scores.duckdb results/board.duckdb

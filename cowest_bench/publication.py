@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from math import isfinite
@@ -76,7 +76,7 @@ class Publication:
 
     def write(self, baselines: Path | None, command: str) -> None:
         """Fill all tables."""
-        stored = self.stored()
+        stored = finished(self.folders, self.warn)
         tests = [each for each in stored if each.run.split == "test"]
         suites = standings.suite_labels(each.run for each in tests)
         blessed = self.blessed(baselines) if baselines else []
@@ -100,26 +100,15 @@ class Publication:
         insert(self.db, "meta", [{"key": key, "value": value} for key, value in about.items()])
 
     def warn(self, sentence: str) -> None:
-        """Say in the snapshot what was left out."""
+        """Say in the snapshot what was left out, without naming folders of this machine."""
+        for folder in self.folders.values():
+            sentence = sentence.replace(f"{folder.root}/", "")
         if len(self.notes) < MOST_NOTES:
             self.notes.append(printable(sentence)[:500])
         elif len(self.notes) == MOST_NOTES:
             self.notes.append("There are more such notes, which are not listed.")
 
     # --- what there is ---
-
-    def stored(self) -> list[Stored]:
-        """Every run that can be read, oldest first; of two with the same id the local one."""
-        found: dict[str, Stored] = {}
-        for source, results in self.folders.items():
-            for path in sorted(results.runs.glob("*.json")):
-                try:
-                    run = readable(results, path.stem)
-                except ConfigError as error:
-                    self.warn(f"{error} It was left out.")
-                    continue
-                found.setdefault(run.run_id, Stored(run, results, source))
-        return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
 
     def blessed(self, folder: Path) -> list[Baseline]:
         """The blessed baselines that can be read."""
@@ -140,11 +129,14 @@ class Publication:
             try:
                 items = selection.items(each.results, each.run)
                 if np.isinf(items.scores).any():
-                    raise ComparisonError("a score is infinite")
+                    raise ComparisonError(f"Run {run_id} has an infinite score.")
                 self.samples(each)
-            except (ComparisonError, OSError, duckdb.Error, ValueError) as error:
+            except ComparisonError as error:
+                self.warn(f"{error} It was left out.")
+                continue
+            except (OSError, duckdb.Error, ValueError) as error:
                 reason = str(error).splitlines()[0]
-                self.warn(f"The rows of run {run_id} cannot be read ({reason}); it was left out.")
+                self.warn(f"The rows of run {run_id} cannot be read ({reason}). It was left out.")
                 continue
             query = self.db.execute(USAGE, [run_id])
             names = [column[0] for column in query.description]
@@ -156,7 +148,9 @@ class Publication:
         columns = ", ".join(f"{self.column(name)} AS {name}" for name in TABLES["samples"])
         path = each.results.runs / f"{each.run.run_id}.parquet"
         if absent := TABLES["samples"].keys() - set(pyarrow.parquet.read_schema(path).names):
-            raise ComparisonError(f"it has no column {min(absent)}")
+            raise ComparisonError(
+                f"The rows of run {each.run.run_id} have no column {min(absent)}; run it again."
+            )
         self.db.execute(
             f"INSERT INTO samples SELECT {columns} FROM read_parquet($path) AS given "
             "ORDER BY epoch, sample_id",
@@ -233,6 +227,25 @@ def _order(run: Run) -> tuple[bool, datetime]:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def finished(folders: Mapping[str, Results], warn: Callable[[str], None]) -> list[Stored]:
+    """Every run that can be read, oldest first; of two with the same id that of the first folder.
+
+    Args:
+        folders: By their sources, ``local`` and ``reference``.
+        warn: Told which files are no runs.
+    """
+    found: dict[str, Stored] = {}
+    for source, results in folders.items():
+        for path in sorted(results.runs.glob("*.json")):
+            try:
+                run = readable(results, path.stem)
+            except ConfigError as error:
+                warn(f"{error} It was left out.")
+            else:
+                found.setdefault(run.run_id, Stored(run, results, source))
+    return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
 
 
 def readable(results: Results, run_id: str) -> Run:

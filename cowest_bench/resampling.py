@@ -157,6 +157,7 @@ def rank_intervals(
         largest.append(np.max(np.abs(shift[:, :, None] - shift[:, None, :]) / se, axis=(1, 2)))
     # Resamples vary less than samples, by (G-1)/G.
     critical = np.quantile(np.concatenate(largest), 1 - alpha) * np.sqrt(groups / (groups - 1))
-    better = means[:, None] - means > critical * se
+    # Above 0, which it is not if no two systems differ: those are infinitely many errors apart.
+    better = means[:, None] - means > max(critical, 1e-12) * se
     best, worst = 1 + better.sum(axis=0), systems - better.sum(axis=1)
     return [Rank(int(low), int(high)) for low, high in zip(best, worst, strict=True)]

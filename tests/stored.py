@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from cowest_bench.config import SYSTEMS
 from cowest_bench.records import Results, Run, SampleScore, content_hash
@@ -91,3 +95,61 @@ def store(
 def right(count: int, total: int) -> list[float]:
     """The first ones right, the others wrong."""
     return [1.0] * count + [0.0] * (total - count)
+
+
+def at(hour: int) -> datetime:
+    """A time of the day on which the runs of a test were made."""
+    return datetime(2026, 11, 1, hour, tzinfo=UTC)
+
+
+def random_scores(count: int, share: float, seed: int) -> list[float]:
+    """Right/wrong scores, of which about a share is right."""
+    return [float(x) for x in np.random.default_rng(seed).random(count) < share]
+
+
+def card(results: Results, name: str, kind: str, model: Mapping[str, Any], **given: Any) -> str:
+    """Write the card of a training from a model of that identity; returns where others say it is."""
+    path = results.models / name / "card.json"
+    path.parent.mkdir(parents=True)
+    made = {"kind": kind, "model": model, "n_rows": 40, "seed": 0, "seconds": 2.5, **given}
+    path.write_text(json.dumps(made, indent=1))
+    return f"/elsewhere/models/{name}/card.json"
+
+
+LOGGED = {
+    "step": 5,
+    "loss": 0.5,
+    "learning_rate": 0.001,
+    "logps/chosen": -1.5,
+    "logps/rejected": -2.5,
+    "rewards/margins": 0.25,
+    "rewards/accuracies": 0.75,
+}
+TUNED = {
+    "history": [LOGGED, {"step": 10, "train_runtime": 3.0}],
+    "dev_scores": {"0": 0.5, "5": 0.625},
+    "best_step": 5,
+    "settings": {"beta": 0.1},
+    "versions": {"trl": "1"},
+}
+
+
+def tuned(results: Results, questions: int = 40, **given: Any) -> Run:
+    """Write a tuned collaboration, its training, and the feedback that this came from.
+
+    In the feedback of two epochs every third answer has no draft, and one has no score.
+    """
+    weak, options = {"name": "/elsewhere/models/sft-1", "base": "weak-64"}, {"options": {"seed": 3}}
+    adapted = weak | {"adapter": "/elsewhere/models/dpo-1"}
+    adapted["card"] = card(results, "dpo-1", "dpo", {"name": weak}, **TUNED)
+    feedback: dict[str, Any] = {"split": "feedback", "data": "asked", **options}
+    answers = [None, *random_scores(2 * questions - 1, 0.6, 1)]
+    drafts = [None if i % 3 == 0 else f"SECRET draft {i}" for i in range(2 * questions)]
+    logprobs = [-float(i) if answers[i] is not None else None for i in range(2 * questions)]
+    row: dict[str, list[Any]] = {"draft": drafts, "gold_logprob": logprobs}
+    store(results, answers, weak=weak, epochs=2, row=row, **feedback)
+    alone = random_scores(questions, 0.5, 2)
+    row = {"gold_logprob": [-10.0] * questions}
+    store(results, alone, system="strong", row=row, **feedback)
+    scores = random_scores(questions, 0.9, 3)
+    return store(results, scores, system="collab-tuned", weak=adapted, **(options | given))

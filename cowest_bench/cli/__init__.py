@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from cowest_bench import __version__
-from cowest_bench.cli import compare, run, tasks
+from cowest_bench.cli import board, compare, run, tasks
 from cowest_bench.errors import CowestError
 
 
@@ -38,8 +38,9 @@ def main() -> None:
       cowest results --format md                  every finished run
       cowest compare "system=collab" "system=strong"
       cowest check --candidate "system=collab-tuned" --baseline main
+      cowest board                                browse and compare in the browser
     """
 
 
-for command in (*run.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS):
+for command in (*run.COMMANDS, *tasks.COMMANDS, *compare.COMMANDS, *board.COMMANDS):
     main.add_command(command)

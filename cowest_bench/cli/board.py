@@ -1,0 +1,220 @@
+"""Show: ``cowest publish``, ``cowest board`` and ``cowest submit``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cowest_bench.cli.shared import progress_bars, read_results, results_option
+from cowest_bench.errors import ConfigError, printable
+
+SNAPSHOT = "board.duckdb"  # in the results folder
+SUBMITTED = "submitted"
+PORT = 8501
+
+texts_option = click.option(
+    "--texts/--no-texts",
+    default=True,
+    help="Keep questions, answers, drafts, prompts and messages of errors; or only the numbers, for "
+    "data sets that may not be passed on.",
+)
+
+
+def _folder_option(name: str, default: str, says: str) -> Callable[[Any], Any]:
+    return click.option(
+        f"--{name}",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help=f"{says}  [default: {default}]",
+    )
+
+
+submitted_option = _folder_option(
+    "submitted", "submitted/ in the results folder", "Folder of the committed reference results."
+)
+baselines_option = _folder_option("baselines", "baselines", "Folder of the blessed baselines.")
+
+
+@click.command()
+@results_option
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The snapshot, which is replaced.  [default: board.duckdb in the results folder]",
+)
+@texts_option
+@baselines_option
+@submitted_option
+def publish(
+    root: Path, target: Path | None, texts: bool, baselines: Path | None, submitted: Path | None
+) -> None:
+    """Write what the leaderboard shows into one read-only file, a snapshot.
+
+    All finished test runs are in it, the training of their weak models, and the reference results.
+    Whoever reads an older snapshot goes on undisturbed. Runs that cannot be read are left out, and it
+    is said which.
+
+    \b
+    Examples:
+      cowest publish
+      cowest publish --no-texts --to /srv/board/board.duckdb
+      cowest publish --results /tmp/world11 --baselines baselines
+    """
+    path = _publish(root, target, texts, baselines, submitted)
+    click.echo(f"{path}\t{path.stat().st_size / 2**20:.1f} MiB")
+
+
+def _publish(
+    root: Path,
+    target: Path | None,
+    texts: bool = True,
+    baselines: Path | None = None,
+    submitted: Path | None = None,
+) -> Path:
+    from cowest_bench import snapshot
+
+    results = read_results(root)
+    blessed = baselines or Path("baselines")
+    if baselines and not baselines.is_dir():
+        raise ConfigError(f"There is no folder {baselines}; make one with cowest baseline bless.")
+    with progress_bars() as bars:
+        path = snapshot.publish(
+            results,
+            target or root / SNAPSHOT,
+            submitted=submitted or root / SUBMITTED,
+            baselines=blessed if blessed.is_dir() else None,
+            texts=texts,
+            command="cowest publish" + ("" if texts else " --no-texts"),
+            progress=lambda what, done, total: bars(root.name, what, done, total),
+        )
+    for sentence in snapshot.notes(path):
+        click.echo(f"Warning: {printable(sentence)}", err=True)
+    return path
+
+
+@click.command()
+@results_option
+@click.option(
+    "--snapshot",
+    "location",
+    metavar="PATH|URL",
+    help="Show this snapshot, a file or a URL, instead of publishing the results first.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True)
+def board(root: Path, location: str | None, port: int) -> None:
+    """Publish the results and show them in the browser, on this machine only.
+
+    While it runs, cowest publish in another terminal is all it takes to show newer results.
+
+    \b
+    Examples:
+      cowest board
+      cowest board --results /tmp/world11 --port 8600
+      cowest board --snapshot https://example.org/board.duckdb
+    """
+    app = leaderboard_folder() / "app.py"
+    if importlib.util.find_spec("streamlit") is None:
+        raise ConfigError(
+            "The leaderboard needs Streamlit, which is not installed; type: "
+            "pip install 'cowest-bench[board]'."
+        )
+    if location is None:
+        location = str(_publish(root, None).resolve())
+    elif "://" not in location:
+        if not Path(location).is_file():
+            raise ConfigError(
+                f"There is no snapshot {location}; make one with cowest publish --to FILE."
+            )
+        location = str(Path(location).resolve())
+    click.echo(f"http://127.0.0.1:{port}  (Ctrl+C ends it)", err=True)
+    sys.stdout.flush()
+    command = streamlit_command(app, port)
+    os.execve(command[0], command, streamlit_environment(os.environ, location))
+
+
+def leaderboard_folder() -> Path:
+    """The app: inside the installed package, or beside it in a checkout.
+
+    Raises:
+        ConfigError: If it is in neither place.
+    """
+    package = Path(__file__).parent.parent
+    for folder in (package / "_leaderboard", package.parent / "leaderboard"):
+        if (folder / "app.py").is_file():
+            return folder
+    raise ConfigError(
+        "The leaderboard's app was not installed with this package; install cowest-bench from its "
+        "wheel or run cowest in a checkout."
+    )
+
+
+def streamlit_command(app: Path, port: int) -> list[str]:
+    """How Streamlit is started: for this machine, without a question, reporting to nobody."""
+    options = {
+        "server.address": "127.0.0.1",
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+    }
+    given = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(app), *given]
+
+
+def streamlit_environment(environment: Mapping[str, str], location: str) -> dict[str, str]:
+    """The environment, with the snapshot's location and this very package on the path."""
+    package = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
+    return {**environment, "COWEST_BOARD": location, "PYTHONPATH": path}
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@results_option
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results") / SUBMITTED,
+    show_default=True,
+    metavar="DIR",
+    help="Folder of the reference results, in git.",
+)
+@texts_option
+def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None:
+    """Check finished test runs and add them to the reference results, for a pull request.
+
+    RUN is as for cowest compare: the start of a run id, or quoted KEY=VALUE pairs. Names of local
+    folders and the log are left behind. The cards of the trainings go along, and the scores (no texts)
+    of the feedback they came from.
+
+    \b
+    Examples:
+      cowest submit 3f2a 91bc
+      cowest submit "system=collab" "system=collab-tuned" "system=strong" "system=weak"
+      cowest submit "system=collab-tuned task=cowest_medmcqa" --no-texts
+
+    \b
+    Exit codes: 0 added, 2 no such runs, added before, or not sound.
+    """
+    from cowest_bench import submission
+
+    new = submission.submit(read_results(root), runs, folder, keep_texts=texts)
+    for path in new:
+        click.echo(f"{path}\t{path.stat().st_size:,} bytes")
+    click.echo(
+        f"Next: git add {folder}, commit it with the command that made the runs, and open a pull "
+        "request; tests/test_submitted.py checks the folder.",
+        err=True,
+    )
+
+
+COMMANDS: tuple[click.Command, ...] = (publish, board, submit)
