@@ -166,13 +166,14 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
         widest: Largest gain of all heatmaps, so that their colours mean the same.
     """
+    significant = pairings["significant"].fillna(False).astype(bool)
     rows = shown_names(pairings, "weak", "strong", "label").assign(
         gain=pairings["over_best"],
-        found=pairings["significant"].fillna(False).astype(bool)
+        found=significant
         | (pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(np.inf)),
         shown=[
-            f"{text.number(gain, '+.3f')}{' ★' if mark is True or mark == 1 else ''}"
-            for gain, mark in zip(pairings["over_best"], pairings["significant"], strict=True)
+            f"{text.number(gain, '+.3f')}{' ★' if mark else ''}"
+            for gain, mark in zip(pairings["over_best"], significant, strict=True)
         ],
         interval=[
             text.interval(low, high, "+.3f")

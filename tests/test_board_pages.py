@@ -49,10 +49,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def visit(published: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Open:
     """Open a page of a snapshot, with query parameters."""
 
-    def run(store: str, page: str, **parameters: str) -> AppTest:
+    def run(store: str, page: str, /, **parameters: str) -> AppTest:
         monkeypatch.setenv("COWEST_BOARD", str(published(store)))
-        app = AppTest.from_file(str(APP), default_timeout=60).run()
-        app.switch_page(f"pages/{page}.py")
+        app = AppTest.from_file(str(APP), default_timeout=60)
+        if page != "overview":  # the default page
+            app.run().switch_page(f"views/{page}.py")
         for name, value in parameters.items():
             app.query_params[name] = value
         return app.run()
@@ -89,7 +90,7 @@ def test_pages_say_what_to_type_where_there_is_no_snapshot(
 ) -> None:
     monkeypatch.setenv("COWEST_BOARD", str(tmp_path / "board.duckdb"))
     app = (
-        AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"pages/{page}.py").run()
+        AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"views/{page}.py").run()
     )
     assert not app.exception
     assert "make demo" in words(app)
@@ -175,8 +176,11 @@ def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
 
 
 def test_an_error_is_shown_as_an_error(visit: Open) -> None:
-    app = visit("broken", "samples", domain="<img src=x>", show="error")
+    app = visit("broken", "samples", show="error")
+    of_strangers = next(o for o in app.selectbox(key="entry").options if o.startswith("collab: "))
+    app.selectbox(key="entry").select(of_strangers).run()
     assert {*app.dataframe[0].value["state"]} == {"error"}
+    assert len(app.dataframe[0].value) == 2
 
 
 def test_the_verdict_is_a_sentence(visit: Open) -> None:
@@ -209,7 +213,7 @@ def test_a_statement_that_writes_is_refused(visit: Open) -> None:
 
 def test_columns_of_a_statement_are_text_too(visit: Open) -> None:
     app = visit("full", "sql", statement='SELECT 1 AS "\u202ename", 2 AS "\u202ename"')
-    assert [*app.dataframe[0].value.columns] == ["⟨202E⟩name (0)", "⟨202E⟩name (1)"]
+    assert [*app.dataframe[0].value.columns] == ["⟨202E⟩name", "⟨202E⟩name_1"]
 
 
 def test_the_footer_says_which_snapshot_it_is(visit: Open) -> None:
