@@ -1,0 +1,159 @@
+"""What the board says in words: pure functions from tables to sentences (HTML, names escaped)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from leaderboard import text
+
+COSTS = {
+    "usd_per_1k": ("US dollars per 1,000 questions", "${:,.2f} per 1,000 questions"),
+    "tokens": ("tokens per question, of both models", "{:,.0f} tokens per question"),
+    "seconds_per_1k": ("seconds per 1,000 questions", "{:,.0f} s per 1,000 questions"),
+}
+"""Columns of ``data.entries``: the axis of a chart, and the words in a sentence."""
+
+BIG = "<p style='font-size:1.3rem;margin:0;line-height:1.45'>{}</p>"
+
+
+def known_costs(entries: pd.DataFrame) -> list[str]:
+    """The columns of ``COSTS`` that tell entries apart: where all is free, not the dollars."""
+    return [column for column in COSTS if (entries[column].fillna(0) > 0).any()] or [
+        "seconds_per_1k"
+    ]
+
+
+def pairings(entries: pd.DataFrame) -> pd.DataFrame:
+    """The ranked entries in which two models work together, best first."""
+    together = entries["weak"].notna() & entries["strong"].notna()
+    return entries[together & entries["rank_best"].notna()]
+
+
+def cheapest(entries: pd.DataFrame, cost: str, margin: float) -> pd.Series | None:
+    """The pairing that costs least of those whose score is within the margin of the best one's."""
+    found = pairings(entries)
+    near = found[found["score"] >= found["score"].max() - margin].dropna(subset=[cost])
+    return (
+        None if near.empty else near.sort_values([cost, "score"], ascending=[True, False]).iloc[0]
+    )
+
+
+def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
+    """The answer of the first page: the best pairing, and the cheapest that is as good.
+
+    Args:
+        entries: Of one suite and domain, best first.
+        cost: A column of ``COSTS``.
+        margin: A loss that does not matter.
+    """
+    found = pairings(entries)
+    if found.empty:
+        return BIG.format("No weak and strong model have been run together here yet.")
+    best = found.iloc[0]
+    sentences = [
+        text.markup(
+            "Take <b>{label}</b>: it scores <b>{score}</b>, {gain}.",
+            label=best["label"],
+            score=text.estimate(best["score"], best["low"], best["high"]),
+            gain=_gain(best),
+        )
+    ]
+    ranked = entries[entries["rank_best"].notna()]
+    if ranked.iloc[0]["entry"] != best["entry"]:
+        sentences.append(
+            text.markup(
+                "But <b>{label}</b> alone scores {score}.",
+                label=ranked.iloc[0]["label"],
+                score=text.number(ranked.iloc[0]["score"]),
+            )
+        )
+    return BIG.format(
+        " ".join([*sentences, _cheapest(best, cheapest(entries, cost, margin), cost, margin)])
+    )
+
+
+def _gain(best: pd.Series) -> str:
+    if text.is_missing(best["over_strong"]):
+        return "and its strong model has not been run alone"
+    gain = text.estimate(
+        best["over_strong"], best["over_strong_low"], best["over_strong_high"], "+.3f"
+    )
+    return f"{gain} over its strong model alone"
+
+
+def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float) -> str:
+    if other is None:
+        return "What it costs is not known."
+    words = COSTS[cost][1]
+    if other["entry"] == best["entry"]:
+        return f"No pairing within {margin:g} of it is cheaper ({words.format(best[cost])})."
+    instead = "" if text.is_missing(best[cost]) else f" instead of {words.format(best[cost])}"
+    return text.markup(
+        "Within {margin} of it the cheapest is <b>{label}</b>: {score} at {price}{instead}.",
+        margin=f"{margin:g}",
+        label=other["label"],
+        score=text.number(other["score"]),
+        price=words.format(other[cost]),
+        instead=instead,
+    )
+
+
+def which_go_together(pairs: pd.DataFrame) -> str:
+    """How many pairings gain over the better of their models alone, and which gains most.
+
+    Args:
+        pairs: ``data.pairings`` of one domain.
+    """
+    known = pairs.dropna(subset=["over_best"])
+    if known.empty:
+        return BIG.format("No pairing can be held against both of its models alone yet.")
+    best = known.loc[known["over_best"].idxmax()]
+    gain = int((known["significant"].fillna(False).astype(bool) & (known["over_best"] > 0)).sum())
+    return BIG.format(
+        text.markup(
+            "{gain} of {n} pairings do better than the better of their two models alone; "
+            "<b>{weak}</b> with <b>{strong}</b> gains most: {over}.",
+            gain=gain,
+            n=len(known),
+            weak=best["weak"],
+            strong=best["strong"],
+            over=text.estimate(
+                best["over_best"], best["over_best_low"], best["over_best_high"], "+.3f"
+            ),
+        )
+    )
+
+
+def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: float) -> str:
+    """What a comparison found, its last row in bold.
+
+    Args:
+        comparison: ``comparison.table``.
+        candidate: Its name.
+        baseline: Its name.
+        margin: A loss that does not matter.
+    """
+    last = comparison.iloc[-1]
+    words = {
+        "improved": "is better than",
+        "regressed": "is worse than",
+        "equivalent": "is as good as",
+        "non-inferior": "is no worse than",
+        "inconclusive": "cannot be told apart from",
+    }[last["verdict"]]
+    more = ""
+    if last["verdict"] == "inconclusive" and not text.is_missing(last["needed"]):
+        more = f" It would take about {last['needed']:,.0f} questions to tell; there are {last['n']:,}."
+    return BIG.format(
+        text.markup(
+            "<b>{candidate}</b> {words} <b>{baseline}</b>: {difference} on {n} questions "
+            "(margin {margin}).",
+            candidate=candidate,
+            words=words,
+            baseline=baseline,
+            difference=text.estimate(last["difference"], last["low"], last["high"], "+.3f"),
+            n=f"{last['n']:,}",
+            margin=f"{margin:g}",
+        )
+        + more
+    )

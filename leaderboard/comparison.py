@@ -1,0 +1,81 @@
+"""Two entries on the same questions: what ``cowest compare`` computes, from a snapshot.
+
+The only module here that needs scipy; pages import it when they compute.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cowest_bench import compare
+from cowest_bench.compare import Comparison, Contrast, Items
+from cowest_bench.errors import ComparisonError
+from cowest_bench.snapshot import POOLED
+from leaderboard import data
+from leaderboard.data import Snapshot
+
+
+def compare_entries(
+    snapshot: Snapshot, suite: str, candidate: str, baseline: str, margin: float
+) -> Comparison:
+    """The candidate against the baseline, in every domain in which both were run on the same data.
+
+    Raises:
+        ComparisonError: If there is no such domain, or one without a question that both have scores
+            for.
+    """
+    runs = data.runs(snapshot, suite).query("current")
+    ours, theirs = (runs[runs["entry"] == entry] for entry in (candidate, baseline))
+    both = ours.merge(theirs, on=["domain", "data"], suffixes=("_ours", "_theirs"))
+    if both.empty:
+        raise ComparisonError("The two were never run on the same questions.")
+    pairs = {
+        row.domain: compare.pair(
+            _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
+        )
+        for row in both.sort_values("domain").itertuples()
+    }
+    return compare.compare(pairs, margin=margin)
+
+
+def _items(snapshot: Snapshot, run_id: str) -> Items:
+    found = data.scores(snapshot, run_id)
+    return Items.from_rows(
+        found["sample_id"].to_numpy(),
+        found["score"].to_numpy(dtype=float, na_value=np.nan),
+        found["cluster"].to_numpy(),
+    )
+
+
+def contrasts(comparison: Comparison) -> dict[str, Contrast]:
+    """Every domain, and all together where there are several."""
+    pooled = {POOLED: comparison.pooled} if len(comparison.domains) > 1 else {}
+    return comparison.domains | pooled
+
+
+def table(comparison: Comparison) -> pd.DataFrame:
+    """A row for each domain and for all together, with the names of ``compare.Contrast``."""
+    return pd.DataFrame(
+        [
+            {
+                "domain": name,
+                "difference": each.difference.value,
+                "low": each.difference.low,
+                "high": each.difference.high,
+                "verdict": str(each.verdict),
+                "p": each.p_holm,
+                "ours": each.ours,
+                "theirs": each.theirs,
+                "n": each.n,
+                "helped": each.helped,
+                "hurt": each.hurt,
+                "both_right": each.both_right,
+                "both_wrong": each.both_wrong,
+                "not_scored": each.not_scored,
+                "detectable": compare.finite(each.detectable),
+                "needed": each.needed,
+            }
+            for name, each in contrasts(comparison).items()
+        ]
+    )

@@ -1,0 +1,484 @@
+"""The published snapshot: where it is, whether it is new, and what the pages ask it.
+
+A snapshot is never opened under its own name: DuckDB remembers files by their path, so that one that
+was replaced would not be noticed. Each is opened through a private hard link, and closed when nobody
+holds it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from cowest_bench.errors import ConfigError
+from cowest_bench.snapshot import POOLED, SCHEMA_VERSION
+from leaderboard.query import LOCKED
+
+DEFAULT_LOCATION = "results/board.duckdb"
+LOOK_AGAIN = 10.0  # seconds between looks at a snapshot that is not on this machine
+REMEMBERED = 64  # results of queries
+LARGEST_REMEMBERED = 2_000_000  # bytes
+
+Version = tuple[int, int, int]
+
+
+def location() -> str:
+    """Where snapshots are published to: ``COWEST_BOARD``, or results/board.duckdb."""
+    return os.environ.get("COWEST_BOARD") or DEFAULT_LOCATION
+
+
+class Snapshot:
+    """An open snapshot. It does not change, so that results of queries are remembered.
+
+    Attributes:
+        path: The private link; for ``query.ask``.
+        version: Of the file: its inode, time and size.
+        meta: What the publisher said about it; ``id`` is new with each snapshot.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take over a file that nobody else knows; its folder is removed at the end."""
+        status = path.stat()
+        self.path = path
+        self.version: Version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        self._lock = Lock()
+        self._remembered: OrderedDict[tuple[Any, ...], pd.DataFrame] = OrderedDict()
+        self._connection = duckdb.connect(str(path), read_only=True, config=LOCKED)
+        weakref.finalize(self, _release, self._connection, path.parent)
+        self.meta = dict(self._connection.execute("SELECT key, value FROM meta").fetchall())
+        if self.meta.get("schema_version") != str(SCHEMA_VERSION):
+            raise ConfigError(
+                f"The snapshot has schema {self.meta.get('schema_version')}, this leaderboard reads "
+                f"{SCHEMA_VERSION}; write it again with: cowest publish"
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> Snapshot:
+        """The snapshot that is at this path now.
+
+        Raises:
+            ConfigError: If it is none, or one of another version.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="cowest-board-"))
+        private = folder / "board.duckdb"
+        try:
+            try:
+                os.link(path, private)
+            except FileNotFoundError:
+                raise
+            except OSError:  # another file system
+                shutil.copy2(path, private)
+            return cls(private)
+        except duckdb.Error as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise ConfigError(f"{path} is no snapshot; write one with: cowest publish") from error
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def query(self, sql: str, **parameters: Any) -> pd.DataFrame:
+        """The rows of a SELECT with ``$name`` parameters."""
+        key = (sql, *sorted((name, str(value)) for name, value in parameters.items()))
+        with self._lock:
+            if key in self._remembered:
+                self._remembered.move_to_end(key)
+                return self._remembered[key].copy(deep=False)
+        with self._connection.cursor() as cursor:
+            frame = cursor.execute(sql, parameters).df()
+        if frame.memory_usage(deep=True).sum() <= LARGEST_REMEMBERED:
+            with self._lock:
+                self._remembered[key] = frame
+                while len(self._remembered) > REMEMBERED:
+                    self._remembered.popitem(last=False)
+        return frame.copy(deep=False)
+
+
+def _release(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    connection.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Board:
+    """A place that snapshots are published to: a path, or whatever fsspec can read."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._lock = Lock()
+        self._snapshot: Snapshot | None = None
+        self._looked = -LOOK_AGAIN
+        self._seen: str | None = None
+
+    def current(self) -> Snapshot | None:
+        """The newest snapshot, None if nothing has been published yet.
+
+        Raises:
+            ConfigError: If what is there is no snapshot of this version, or cannot be fetched.
+        """
+        with self._lock:
+            return self._remote() if "://" in self.place else self._local()
+
+    def _local(self) -> Snapshot | None:
+        path = Path(self.place)
+        try:
+            status = path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._snapshot is None or self._snapshot.version != version:
+                self._snapshot = Snapshot.open(path)
+        except FileNotFoundError:
+            self._snapshot = None
+        return self._snapshot
+
+    def _remote(self) -> Snapshot | None:
+        import fsspec
+
+        if time.monotonic() - self._looked < LOOK_AGAIN:
+            return self._snapshot
+        try:
+            files, name = fsspec.url_to_fs(self.place, use_listings_cache=False)
+            seen = str(files.info(name))
+            if self._snapshot is None or seen != self._seen:
+                with tempfile.TemporaryDirectory() as folder:
+                    fetched = Path(folder) / "fetched.duckdb"
+                    files.get_file(name, str(fetched))
+                    self._snapshot = Snapshot.open(fetched)
+                self._seen = seen
+        except FileNotFoundError:
+            self._snapshot = None
+        except ConfigError:
+            raise
+        except Exception as error:  # each kind of place has its own errors
+            if self._snapshot is None:
+                raise ConfigError(
+                    f"The snapshot cannot be fetched from {self.place} ({type(error).__name__}); "
+                    "set COWEST_BOARD to a path or a URL."
+                ) from error
+        finally:
+            self._looked = time.monotonic()
+        return self._snapshot
+
+
+@cache
+def board(place: str) -> Board:
+    """One for all visitors."""
+    return Board(place)
+
+
+# --- what pages ask -------------------------------------------------------------------------------
+
+
+def suites(snapshot: Snapshot) -> list[str]:
+    """The one with the newest run first."""
+    found = snapshot.query(
+        "SELECT suite FROM entries WHERE suite IS NOT NULL GROUP BY suite "
+        "ORDER BY max(created) DESC NULLS LAST, suite"
+    )
+    return [*found["suite"]]
+
+
+def domains(snapshot: Snapshot, suite: str) -> list[str]:
+    """All domains together first, if there are several."""
+    found = snapshot.query(
+        "SELECT DISTINCT domain FROM entries WHERE suite = $suite ORDER BY domain", suite=suite
+    )["domain"].tolist()
+    single = [domain for domain in found if domain != POOLED]
+    return [POOLED, *single] if POOLED in found and len(single) > 1 else single
+
+
+def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
+    """The domains in which an entry has been run."""
+    found = snapshot.query(
+        "SELECT DISTINCT domain FROM runs WHERE suite = $suite AND entry = $entry ORDER BY domain",
+        suite=suite,
+        entry=entry,
+    )
+    return [*found["domain"]]
+
+
+def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
+    """The rows of a leaderboard, best first; what is not ranked stands last."""
+    return snapshot.query(
+        "SELECT *, weak_tokens_per_question + strong_tokens_per_question AS tokens FROM entries "
+        "WHERE suite = $suite AND domain = $domain ORDER BY rank_best IS NULL, score DESC NULLS LAST, label",
+        suite=suite,
+        domain=domain,
+    )
+
+
+def labels(snapshot: Snapshot, suite: str) -> dict[str, str]:
+    """The label of every entry of a suite, by its id; best ones first."""
+    found = snapshot.query(
+        "SELECT entry, any_value(label) AS label, control IS NOT NULL AS control FROM entries "
+        "WHERE suite = $suite GROUP BY entry, control "
+        "ORDER BY control IS NOT NULL, max(score) FILTER (domain = 'pooled') DESC NULLS LAST, "
+        "max(score) DESC NULLS LAST, label",
+        suite=suite,
+    )
+    return dict(zip(found["entry"], found["label"], strict=True))
+
+
+def pairings(snapshot: Snapshot, suite: str, system: str) -> pd.DataFrame:
+    """What weak and strong models gain together over the better of the two, in every domain."""
+    return snapshot.query(
+        "SELECT * FROM entries WHERE suite = $suite AND system = $system AND control IS NULL "
+        "AND weak IS NOT NULL AND strong IS NOT NULL ORDER BY domain, weak, strong",
+        suite=suite,
+        system=system,
+    )
+
+
+def pair_systems(snapshot: Snapshot, suite: str) -> list[str]:
+    """The systems in which two models work together, the tuned one first."""
+    found = snapshot.query(
+        "SELECT DISTINCT system FROM entries WHERE suite = $suite AND weak IS NOT NULL "
+        "AND strong IS NOT NULL AND control IS NULL ORDER BY system DESC",
+        suite=suite,
+    )
+    return [*found["system"]]
+
+
+def best_entry(snapshot: Snapshot, suite: str) -> str | None:
+    """The pairing with the highest score over all domains, or in any."""
+    found = snapshot.query(
+        "SELECT entry FROM entries WHERE suite = $suite AND control IS NULL AND weak IS NOT NULL "
+        "AND strong IS NOT NULL ORDER BY domain = 'pooled' DESC, score DESC NULLS LAST, entry LIMIT 1",
+        suite=suite,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def most_checkpoints(snapshot: Snapshot, suite: str) -> str | None:
+    """The entry with the longest history."""
+    found = snapshot.query(
+        "SELECT entry FROM runs WHERE suite = $suite GROUP BY entry "
+        "ORDER BY count(*) / count(DISTINCT domain) DESC, count(control), entry LIMIT 1",
+        suite=suite,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def prompts(snapshot: Snapshot, run_id: str) -> dict[str, str]:
+    """The templates that a run's models were asked with, by name; none without a weak model's help."""
+    found = snapshot.query("SELECT prompts FROM runs WHERE run_id = $run", run=run_id)["prompts"]
+    known = json.loads(found[0]) if len(found) and isinstance(found[0], str) else None
+    return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}
+
+
+def versions(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """What made the runs of a suite, and how many."""
+    return snapshot.query(
+        "SELECT versions::VARCHAR AS versions, count(*) AS runs, max(created) AS newest FROM runs "
+        "WHERE suite = $suite GROUP BY ALL ORDER BY newest DESC",
+        suite=suite,
+    )
+
+
+def alone(snapshot: Snapshot, suite: str, entry: str, role: str) -> str | None:
+    """The entry that is the weak or the strong model of this one alone, if it has been run."""
+    found = snapshot.query(
+        "SELECT single.entry FROM entries AS single, entries AS own WHERE own.entry = $entry "
+        "AND own.suite = $suite AND single.suite = $suite AND single.system = $role "
+        "AND single.control IS NULL AND CASE $role WHEN 'strong' THEN single.strong = own.strong "
+        "ELSE single.weak = own.weak END ORDER BY single.entry LIMIT 1",
+        suite=suite,
+        entry=entry,
+        role=role,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def better_alone(snapshot: Snapshot, suite: str, entry: str) -> str | None:
+    """The entry of the better of a pairing's two models, over all domains if it is known there."""
+    found = snapshot.query(
+        "SELECT best_single FROM entries WHERE suite = $suite AND entry = $entry "
+        "AND best_single IS NOT NULL ORDER BY domain = 'pooled' DESC LIMIT 1",
+        suite=suite,
+        entry=entry,
+    )["best_single"]
+    return alone(snapshot, suite, entry, found[0] if len(found) else "strong")
+
+
+def before_tuning(snapshot: Snapshot, suite: str, entry: str) -> str | None:
+    """The collaboration of the same models without DPO, if this entry is one with it."""
+    found = snapshot.query(
+        "SELECT plain.entry FROM entries AS plain, entries AS own WHERE own.entry = $entry "
+        "AND own.suite = $suite AND plain.suite = $suite AND own.system = 'collab-tuned' "
+        "AND plain.system = 'collab' AND plain.control IS NULL AND plain.weak = own.weak "
+        "AND plain.strong = own.strong AND plain.format IS NOT DISTINCT FROM own.format "
+        "ORDER BY plain.entry LIMIT 1",
+        suite=suite,
+        entry=entry,
+    )
+    return str(found["entry"][0]) if len(found) else None
+
+
+def runs(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """All test runs of a suite, newest first."""
+    return snapshot.query(
+        "SELECT * FROM runs WHERE suite = $suite ORDER BY created DESC, run_id", suite=suite
+    )
+
+
+def scores(snapshot: Snapshot, run_id: str) -> pd.DataFrame:
+    """The scores of a run, a row for each answer; a question without a cluster is one of its own."""
+    return snapshot.query(
+        "SELECT sample_id, score, coalesce('in ' || cluster, 'alone ' || sample_id) AS cluster "
+        "FROM samples WHERE run_id = $run ORDER BY sample_id, epoch",
+        run=run_id,
+    )
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+STATES = ("helped", "hurt", "both wrong", "both right", "error", "not compared")
+
+_COMPARED = """
+WITH ours AS (
+    SELECT sample_id, avg(score) AS score FROM samples WHERE run_id = $run GROUP BY sample_id
+), theirs AS (
+    SELECT sample_id, avg(score) AS score FROM samples WHERE run_id = $against GROUP BY sample_id
+), compared AS (
+    SELECT ours.sample_id, ours.score AS score, theirs.score AS against,
+        CASE WHEN ours.score IS NULL THEN 'error'
+             WHEN theirs.score IS NULL THEN 'not compared'
+             WHEN ours.score > theirs.score THEN 'helped'
+             WHEN ours.score < theirs.score THEN 'hurt'
+             WHEN ours.score > 0 THEN 'both right' ELSE 'both wrong' END AS state
+    FROM ours LEFT JOIN theirs USING (sample_id)
+), first AS (
+    SELECT sample_id, question, gold, draft, output, answer FROM samples
+    WHERE run_id = $run AND epoch = (SELECT min(epoch) FROM samples WHERE run_id = $run)
+), found AS (
+    SELECT compared.* FROM compared JOIN first USING (sample_id)
+    WHERE $search = '' OR contains(lower(concat_ws(' ', question, gold, draft, output)), lower($search))
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the questions that a filter finds.
+
+    Attributes:
+        rows: sample_id, state, score, against and the starts of the texts.
+        total: How many the filter finds.
+        counts: How many the search finds in each state.
+    """
+
+    rows: pd.DataFrame
+    total: int
+    counts: dict[str, int]
+
+
+def sample_page(
+    snapshot: Snapshot,
+    run_id: str,
+    against: str | None,
+    *,
+    state: str | None = None,
+    search: str = "",
+    page: int = 1,
+    size: int = 20,
+) -> Page:
+    """The questions of a run by what became of them, against the same questions of another run.
+
+    Scores are means over a question's repeats; the texts are those of the first.
+    """
+    given = {"run": run_id, "against": against or "", "search": search}
+    found = snapshot.query(
+        _COMPARED + "SELECT state, count(*) AS n FROM found GROUP BY state", **given
+    )
+    counts = {str(name): int(n) for name, n in zip(found["state"], found["n"], strict=True)}
+    rows = snapshot.query(
+        _COMPARED + "SELECT f.sample_id, f.state, f.score, f.against, question[:200] AS question, "
+        "draft[:200] AS draft, answer[:100] AS answer, gold[:100] AS gold "
+        "FROM (SELECT * FROM found WHERE $state = '' OR state = $state ORDER BY sample_id "
+        "LIMIT $size OFFSET $start) AS f JOIN first USING (sample_id) ORDER BY f.sample_id",
+        **given,
+        state=state or "",
+        size=size,
+        start=size * (page - 1),
+    )
+    return Page(rows, counts.get(state, 0) if state else sum(counts.values()), counts)
+
+
+def sample(snapshot: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
+    """One question of a run, a row for each repeat."""
+    return snapshot.query(
+        "SELECT * FROM samples WHERE run_id = $run AND sample_id = $sample ORDER BY epoch",
+        run=run_id,
+        sample=sample_id,
+    )
+
+
+# --- checkpoints and training ---------------------------------------------------------------------
+
+
+def history(snapshot: Snapshot, suite: str, entry: str, domain: str) -> pd.DataFrame:
+    """The checkpoints of an entry, newest first, against the one before and the blessed baseline."""
+    return snapshot.query(
+        "SELECT runs.run_id, created, coalesce(weak_checkpoint, strong_checkpoint) AS checkpoint, "
+        "current, score, runs.low, runs.high, coverage, before.difference, "
+        "before.low AS difference_low, before.high AS difference_high, "
+        "coalesce(before.verdict, 'first') AS verdict, blessed.against AS baseline, "
+        "blessed.verdict AS baseline_verdict FROM runs "
+        "LEFT JOIN gates AS before ON before.run_id = runs.run_id AND before.kind = 'previous' "
+        "LEFT JOIN gates AS blessed ON blessed.run_id = runs.run_id AND blessed.kind = 'baseline' "
+        "WHERE suite = $suite AND entry = $entry AND domain = $domain "
+        "ORDER BY created DESC, runs.run_id",
+        suite=suite,
+        entry=entry,
+        domain=domain,
+    )
+
+
+def baselines(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """Blessed baselines, newest first."""
+    return snapshot.query(
+        "SELECT * FROM baselines WHERE suite = $suite ORDER BY blessed DESC, name, domain",
+        suite=suite,
+    )
+
+
+def trainings(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """Weak models that were trained here for this suite."""
+    return snapshot.query(
+        "SELECT * FROM trainings WHERE suite = $suite ORDER BY kind, domain, weak, strong, training",
+        suite=suite,
+    )
+
+
+def steps(snapshot: Snapshot, training: str) -> pd.DataFrame:
+    """The curves of a training."""
+    return snapshot.query(
+        "SELECT * FROM training_steps WHERE training = $training ORDER BY step", training=training
+    )
+
+
+def influences(snapshot: Snapshot, training: str) -> pd.DataFrame:
+    """What every draft of the feedback did to the strong model's answer."""
+    return snapshot.query(
+        "SELECT signal, delta FROM influences WHERE training = $training AND delta IS NOT NULL",
+        training=training,
+    )
+
+
+def draft_lengths(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """Tokens of the weak model's drafts, for every system that has any."""
+    return snapshot.query(
+        "SELECT domain, system, entry, mean_tokens FROM draft_lengths "
+        "WHERE suite = $suite AND mean_tokens IS NOT NULL ORDER BY domain, system",
+        suite=suite,
+    )

@@ -1,0 +1,268 @@
+"""Tables as they are shown: pure functions that keep numbers numbers, so that they sort and download.
+
+Each has a list of its columns: title, how it is written, and what it means. Texts of others are cut
+and printable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from leaderboard import text
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: As it is shown.
+        form: ``text``, ``interval`` (a text with numbers), or a format such as ``%.3f``.
+        help: What it means.
+        width: In pixels.
+    """
+
+    title: str
+    form: str = "text"
+    help: str = ""
+    width: int | None = None
+
+
+RANKING = [
+    Column("rank", "interval", "Between which places the entry lies, at 95%.", 60),
+    Column("tie", "%d", "Entries with the same number cannot be told apart by rank.", 50),
+    Column("entry", "text"),
+    Column("score", "%.3f", "Mean score over the questions."),
+    Column("score 95%", "interval", "Its 95% interval, clustered.", 125),
+    Column("gain", "%+.3f", "Over the strong model alone, on the same questions."),
+    Column("gain 95%", "interval", "The gain's 95% interval.", 135),
+    Column("$ per 1k", "%.2f", "US dollars per 1,000 questions."),
+    Column("s per 1k", "%.0f", "Seconds of model time per 1,000 questions."),
+    Column("tokens", "%.0f", "Tokens per question, of both models."),
+    Column("scored", "percent", "Share of the questions that have a score."),
+]
+
+
+def intervals(frame: pd.DataFrame, low: str, high: str, form: str = ".3f") -> list[str]:
+    """Two columns as one text."""
+    return [text.interval(a, b, form) for a, b in zip(frame[low], frame[high], strict=True)]
+
+
+def chances(values: pd.Series) -> list[str]:
+    """p-values."""
+    return ["<0.0001" if p < 0.0001 else text.number(p, ".4f") for p in values]
+
+
+def labels(values: pd.Series) -> list[str]:
+    """Names of others."""
+    return [text.label(value) for value in values]
+
+
+def _table(columns: list[Column], *values: object) -> pd.DataFrame:
+    named = zip((column.title for column in columns), values, strict=True)
+    return pd.DataFrame({title: pd.Series(list(each)) for title, each in named})  # type: ignore[call-overload]
+
+
+def ranking(entries: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard of one suite and domain: ``RANKING`` of ``data.entries``; no dollars if free."""
+    e = entries
+    table = _table(
+        RANKING,
+        [text.ranks(*each) for each in zip(e["rank_best"], e["rank_worst"], strict=True)],
+        e["tie_group"],
+        labels(e["label"]),
+        e["score"],
+        intervals(e, "low", "high"),
+        e["over_strong"],
+        intervals(e, "over_strong_low", "over_strong_high", "+.3f"),
+        e["usd_per_1k"],
+        e["seconds_per_1k"],
+        e["tokens"],
+        e["coverage"],
+    )
+    free = not (e["usd_per_1k"].fillna(0) > 0).any()
+    return table.drop(columns="$ per 1k") if free else table
+
+
+GAINS = [
+    Column("domain"),
+    Column("weak"),
+    Column("strong"),
+    Column("gain", "%+.3f", "Over the better of the two models alone, on the same questions."),
+    Column("gain 95%", "interval", "Its 95% interval."),
+    Column("p (Holm)", "interval", "Adjusted over the entries of the suite and domain."),
+    Column("detectable", "%.3f", "The smallest true gain that such a run finds with 80% power."),
+    Column("better alone", "text", "Which of the two is better alone."),
+    Column("verdict"),
+]
+
+
+def gains(pairings: pd.DataFrame) -> pd.DataFrame:
+    """The heatmaps in numbers: ``GAINS`` of ``data.pairings``."""
+    e = pairings
+    return _table(
+        GAINS,
+        labels(e["domain"]),
+        labels(e["weak"]),
+        labels(e["strong"]),
+        e["over_best"],
+        intervals(e, "over_best_low", "over_best_high", "+.3f"),
+        chances(e["over_best_p"]),
+        e["over_best_detectable"],
+        labels(e["best_single"]),
+        labels(e["over_best_verdict"]),
+    )
+
+
+CONTRASTS = [
+    Column("domain"),
+    Column("verdict"),
+    Column("difference", "%+.3f", "Candidate minus baseline."),
+    Column("95%", "interval", "Its interval; those of all domains hold together."),
+    Column("p (Holm)", "interval", "Two-sided, adjusted over the domains."),
+    Column("candidate", "%.3f"),
+    Column("baseline", "%.3f"),
+    Column("questions", "%d", "With a score on both sides."),
+    Column("helped", "%d"),
+    Column("hurt", "%d"),
+    Column("not scored", "%d"),
+    Column(
+        "detectable", "%.3f", "The smallest true difference that such a run finds with 80% power."
+    ),
+    Column("needed", "localized", "Questions that find a difference as large as the margin."),
+]
+
+
+def contrasts(comparison: pd.DataFrame) -> pd.DataFrame:
+    """A comparison in numbers: ``CONTRASTS`` of ``comparison.table``."""
+    c = comparison
+    return _table(
+        CONTRASTS,
+        labels(c["domain"]),
+        c["verdict"],
+        c["difference"],
+        intervals(c, "low", "high", "+.3f"),
+        chances(c["p"]),
+        *(c[n] for n in ("ours", "theirs", "n", "helped", "hurt")),
+        *(c[n] for n in ("not_scored", "detectable", "needed")),
+    )
+
+
+SAMPLES = [
+    Column("no.", "%d", "Of the question.", 55),
+    Column("state", "text", "What became of it, against the other run.", 90),
+    Column("question", width=300),
+    Column("draft", "text", "Of the weak model.", 300),
+    Column("answer", width=110),
+    Column("gold", width=110),
+    Column("score", "%.3f"),
+    Column("other's", "%.3f", "Score of the other run."),
+]
+
+
+def samples(rows: pd.DataFrame) -> pd.DataFrame:
+    """A page of questions: ``SAMPLES`` of ``data.sample_page``."""
+    texts = ([text.label(t, 140) for t in rows[n]] for n in ("question", "draft", "answer", "gold"))
+    return _table(SAMPLES, rows["sample_id"], rows["state"], *texts, rows["score"], rows["against"])
+
+
+CALLS = [
+    Column("role"),
+    Column("calls", "%d"),
+    Column("tokens in", "%d"),
+    Column("tokens out", "%d"),
+    Column("seconds", "%.2f"),
+    Column("US dollars", "%.5f"),
+]
+
+
+def calls(row: pd.Series) -> pd.DataFrame:
+    """What one answer took, by role: ``CALLS`` of a row of the table samples."""
+    names = ("calls", "input_tokens", "output_tokens", "seconds", "cost")
+    roles = ("weak", "strong")
+    return _table(CALLS, roles, *([row[f"{role}_{name}"] for role in roles] for name in names))
+
+
+CHECKPOINTS = [
+    Column("run"),
+    Column("made"),
+    Column("weak checkpoint"),
+    Column("score", "%.3f"),
+    Column("score 95%", "interval"),
+    Column("since the one before", "%+.3f"),
+    Column("95%", "interval"),
+    Column("verdict", "text", "Against the checkpoint before it."),
+    Column("baseline", "text", "The newest blessed one of the same data and system."),
+    Column("against it", "text", "The gate's verdict against the baseline."),
+    Column("scored", "percent"),
+]
+
+
+def checkpoints(history: pd.DataFrame) -> pd.DataFrame:
+    """An entry's runs: ``CHECKPOINTS`` of ``data.history``."""
+    h = history
+    return _table(
+        CHECKPOINTS,
+        labels(h["run_id"]),
+        [str(created)[:16] for created in h["created"]],
+        labels(h["checkpoint"]),
+        h["score"],
+        intervals(h, "low", "high"),
+        h["difference"],
+        intervals(h, "difference_low", "difference_high", "+.3f"),
+        labels(h["verdict"]),
+        labels(h["baseline"]),
+        labels(h["baseline_verdict"]),
+        h["coverage"],
+    )
+
+
+BASELINES = [
+    Column("name"),
+    Column("blessed"),
+    Column("domain"),
+    Column("system"),
+    Column("weak"),
+    Column("strong"),
+    Column("score", "%.3f"),
+    Column("questions", "%d"),
+    Column("run"),
+]
+
+
+def baselines(blessed: pd.DataFrame) -> pd.DataFrame:
+    """``BASELINES`` of ``data.baselines``."""
+    b = blessed
+    return _table(
+        BASELINES,
+        labels(b["name"]),
+        [str(when)[:16] for when in b["blessed"]],
+        *(labels(b[name]) for name in ("domain", "system", "weak", "strong")),
+        b["score"],
+        b["n"],
+        labels(b["run_id"]),
+    )
+
+
+TRAININGS = [
+    Column("training"),
+    Column("kind"),
+    Column("domain"),
+    Column("weak"),
+    Column("strong"),
+    Column("rows", "%d", "Targets of SFT, or preference pairs of DPO."),
+    Column("chosen step", "%d"),
+    Column("seconds", "%.0f"),
+    Column("seed", "%d"),
+]
+
+
+def trainings(found: pd.DataFrame) -> pd.DataFrame:
+    """``TRAININGS`` of ``data.trainings``."""
+    t = found
+    return _table(
+        TRAININGS,
+        *(labels(t[name]) for name in ("training", "kind", "domain", "weak", "strong")),
+        *(t[name] for name in ("n_rows", "best_step", "seconds", "seed")),
+    )

@@ -1,0 +1,80 @@
+"""Which pairing should I take?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from cowest_bench.snapshot import POOLED
+from leaderboard import answers, charts, data, tables, ui
+
+snapshot, suite = ui.snapshot(), ui.suite()
+names = ui.unique(data.labels(snapshot, suite))
+
+st.title("Which pairing should I take?", anchor=False)
+one, two, three, four = st.columns([3, 3, 2, 3], vertical_alignment="bottom")
+with one:
+    domain = ui.choose("Domain", data.domains(snapshot, suite), key="domain")
+entries = data.entries(snapshot, suite, domain)
+ranked = entries[entries["rank_best"].notna()]
+with two:
+    titles = {answers.COSTS[column][0]: column for column in answers.known_costs(ranked)}
+    title = ui.choose("Cost", [*titles], key="cost")
+with three:
+    margin = st.number_input(
+        "Loss that does not matter", 0.0, 1.0, 0.02, 0.01, key="margin", bind=ui.BIND
+    )
+with four:
+    everything = st.toggle("Controls and what is not ranked", key="all", bind=ui.BIND)
+shown = entries if everything else ranked
+
+st.html(answers.which_to_take(entries, titles[title], margin))
+
+# --- one of them, closer --------------------------------------------------------------------------
+
+pairings = answers.pairings(entries)
+preset = None if pairings.empty else pairings.iloc[0]["entry"]
+closer, *links = st.columns([4, 2, 2, 2, 2], vertical_alignment="bottom")
+with closer:
+    entry = ui.choose_entry("Look closer at", names, key="entry", default=preset)
+chosen = ui.name_of(names, entry)
+strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
+untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
+there = {"entry": chosen, "domain": None if domain == POOLED else domain}
+if strong and strong != chosen:
+    with links[0]:
+        ui.link("compare", "Against strong alone", "balance", candidate=chosen, baseline=strong)
+    with links[1]:
+        ui.link("samples", "What its drafts fixed", "quiz", show="helped", **there)
+if untuned:
+    with links[2]:
+        ui.link("samples", "What DPO fixed", "auto_fix", against=untuned, show="helped", **there)
+with links[3]:
+    ui.link("regressions", "Its checkpoints", "timeline", **there)
+
+# --- all of them ----------------------------------------------------------------------------------
+
+
+def choose_row() -> None:
+    """A row that is clicked becomes the entry to look at."""
+    if (row := ui.clicked("ranking")) is not None:
+        st.session_state["entry"] = ui.name_of(names, shown.iloc[row]["entry"])
+
+
+ui.table(
+    tables.ranking(shown),
+    tables.RANKING,
+    "Entries by rank, with scores, gains over the strong model alone, and costs",
+    key="ranking",
+    on_select=choose_row,
+)
+left, right = st.columns(2, gap="medium")
+with left:
+    st.subheader("Scores", anchor=False)
+    st.altair_chart(charts.intervals(shown))
+with right:
+    st.subheader("What a score costs", anchor=False)
+    st.altair_chart(charts.pareto(ranked, titles[title], title))
+st.caption(
+    "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
+    "an entry lies. How each number is made stands under Methods."
+)

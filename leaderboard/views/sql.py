@@ -1,0 +1,64 @@
+"""Ask the snapshot yourself."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import streamlit as st
+
+from leaderboard import query, ui
+
+EXAMPLES = {
+    "The leaderboard": (
+        "SELECT label, domain, round(score, 3) AS score, rank_best, rank_worst, tie_group\n"
+        "FROM entries ORDER BY domain, score DESC"
+    ),
+    "Helped and hurt": (
+        "SELECT label, domain, helped, hurt, both_right, both_wrong\n"
+        "FROM entries WHERE helped IS NOT NULL ORDER BY helped - hurt DESC"
+    ),
+    "Dearest questions": (
+        "SELECT run_id, sample_id, weak_output_tokens + strong_output_tokens AS tokens\n"
+        "FROM samples ORDER BY tokens DESC LIMIT 20"
+    ),
+    "Influence by training": (
+        "SELECT training, signal, count(*) AS drafts, avg(delta) AS mean, stddev(delta) AS spread\n"
+        "FROM influences GROUP BY ALL ORDER BY training, signal"
+    ),
+    "Tables and columns": (
+        "SELECT table_name, column_name, data_type FROM information_schema.columns\n"
+        "ORDER BY table_name, ordinal_position"
+    ),
+}
+
+
+def take_example() -> None:
+    """The example that was clicked is the statement."""
+    if name := st.session_state["example"]:
+        st.session_state["statement"] = EXAMPLES[name]
+
+
+snapshot = ui.snapshot()
+st.title("Ask the snapshot yourself", anchor=False)
+st.caption(
+    f"One SELECT statement in DuckDB's SQL; at most {query.SECONDS:g} s and {query.ROWS:,} rows. "
+    "It can read the published tables and nothing else."
+)
+st.pills("Examples", [*EXAMPLES], key="example", on_change=take_example)
+statement = st.text_area(
+    "Statement", value=EXAMPLES["The leaderboard"], height=130, key="statement", max_chars=5_000,
+    bind=ui.BIND,
+)  # fmt: skip
+st.caption("Ctrl+Enter runs it; its text is in the address, to share.")
+if not (statement or "").strip():
+    ui.empty("Type one SELECT statement, such as:", "SELECT * FROM entries")
+started = time.monotonic()
+answer = query.ask(snapshot.path, statement)
+if answer.error:
+    st.code(answer.error, language=None, wrap_lines=True)
+else:
+    more = f" There are more: the first {len(answer.rows):,} are shown." if answer.cut else ""
+    st.caption(f"{len(answer.rows):,} rows in {time.monotonic() - started:.2f} s.{more}")
+    table = pd.DataFrame(answer.rows, columns=pd.Index(answer.columns), dtype=object)
+    st.dataframe(ui.clean(table.infer_objects()), hide_index=True, alt="Rows of the statement")

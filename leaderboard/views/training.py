@@ -1,0 +1,54 @@
+"""What did the training do?"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from leaderboard import data, tables, text, ui
+from leaderboard import training_charts as charts
+
+snapshot, suite = ui.snapshot(), ui.suite()
+
+st.title("What did the training do?", anchor=False)
+found = data.trainings(snapshot, suite)
+if found.empty:
+    ui.empty(
+        "No training of this suite is known here. Train a weak model on collaborative feedback:",
+        "cowest run --tasks TASK --weak MODEL --strong MODEL --tune\ncowest publish",
+    )
+labels = ui.trainings(found)
+training = labels[ui.choose("Training", [*labels], key="training")]
+chosen = found[found["training"] == training].iloc[0]
+steps = data.steps(snapshot, training)
+deltas = data.influences(snapshot, training)
+
+if chosen["kind"] == "dpo":
+    best = text.number(chosen["best_step"], ".0f")
+    drafts = deltas.groupby("signal").size().max() if len(deltas) else 0
+    st.text(
+        f"{text.number(chosen['n_rows'], ',.0f')} preference pairs from "
+        f"{drafts:,} scored drafts. Step {best} was kept."
+    )
+else:
+    st.text(f"Fine-tuned on {text.number(chosen['n_rows'], ',.0f')} targets.")
+
+pictures = [
+    charts.influence(deltas[deltas["signal"] == signal], str(signal))
+    for signal in sorted(deltas["signal"].unique(), reverse=True)
+]
+pictures += [charts.curves(steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
+for start in range(0, len(pictures), 2):
+    for column, picture in zip(st.columns(2, gap="medium"), pictures[start:], strict=False):
+        with column:
+            st.altair_chart(picture)
+
+lengths = data.draft_lengths(snapshot, suite)
+if len(lengths):
+    st.subheader("Length of drafts", anchor=False)
+    st.altair_chart(charts.draft_lengths(lengths))
+st.subheader("All trainings", anchor=False)
+ui.table(
+    tables.trainings(found),
+    tables.TRAININGS,
+    "Trainings of weak models with their pairs, chosen steps and seconds",
+)
