@@ -55,7 +55,13 @@ def sidebar() -> None:
     found = find_snapshot()
     if found is not None and (suites := data.suites(found)):
         with st.sidebar:
-            choose("Suite", suites, key="suite")
+            if fictional(choose("Suite", suites, key="suite")):
+                st.caption("Fictional facts, tiny models: says nothing about real ones.")
+
+
+def fictional(name: str) -> bool:
+    """Whether a suite is of the pocket world."""
+    return name.startswith(("pocket", "cowest_pocket"))
 
 
 def suite() -> str:

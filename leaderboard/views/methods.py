@@ -51,7 +51,7 @@ with words:
         "stands beside every score, and two runs are compared on the questions both have scores for."
     )
 with facts:
-    if suite.startswith(("pocket", "cowest_pocket")):
+    if ui.fictional(suite):
         st.warning(
             "The pocket world is fictional: its facts are drawn from a seed, its models are tiny. It "
             "shows that the method works; its scores say nothing about real models.",
