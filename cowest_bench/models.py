@@ -236,9 +236,11 @@ _loaded: dict[Weights, HFLM] = {}  # the one that was used last is the last
 def forget_all_but(specs: Iterable[ModelSpec]) -> None:
     """Leave the memory to these models, with or without an adapter, and to those that come."""
     kept = {spec.path for spec in specs}
-    for key in [key for key in _loaded if key[0] not in kept]:
+    others = [key for key in _loaded if key[0] not in kept]
+    for key in others:
         del _loaded[key]
-    gc.collect()
+    if others:
+        gc.collect()
 
 
 def _load(*key: *Weights) -> HFLM:

@@ -211,9 +211,7 @@ class Task:
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
         """A template of the task file filled in with a row's fields (Jinja, sandboxed by lm-eval)."""
-        from lm_eval.utils import apply_template
-
-        return str(apply_template(template, dict(doc)))
+        return str(_compiled(template).render(**doc))
 
     def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
         """Filter and score what was answered to a question, with lm-eval's own code.
@@ -337,6 +335,14 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         told[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
     return told
+
+
+@lru_cache(maxsize=64)
+def _compiled(template: str) -> Any:
+    """As ``lm_eval.utils.apply_template`` compiles it for every row anew."""
+    from lm_eval.utils import env
+
+    return env.from_string(template)
 
 
 def _refuse_other_kinds(lm: ConfigurableTask, name: str) -> None:
