@@ -128,6 +128,8 @@ def check(folder: Path) -> list[str]:
 
 
 def _index_problems(folder: Path) -> Iterator[str]:
+    if not (folder / INDEX).exists() and not files(folder):
+        return  # nothing has been submitted yet
     try:
         lines = (folder / INDEX).read_text(encoding="utf-8").splitlines()
         listed = [(entry["path"], entry["sha256"]) for entry in map(json.loads, lines)]

@@ -205,7 +205,10 @@ def _seconds(run: Run, system: str, feedback: Sequence[Run]) -> dict[str, float]
     seconds = {system: run.seconds}
     if run.system == "collab-tuned":
         asked = [
-            other for other in feedback if (other.task, other.options) == (run.task, run.options)
+            other
+            for other in feedback
+            if (other.task, other.options, other.strong) == (run.task, run.options, run.strong)
+            and (other.weak is None or run.weak is None or other.weak.name == run.weak.name)
         ]
         seconds["feedback"] = sum(other.seconds for other in asked)
     if run.weak and run.weak.card and Path(run.weak.card).is_file():

@@ -331,7 +331,9 @@ def draw(domain: str, seed: int, facts: float = 1.0) -> dict[str, list[Record]]:
     Args:
         domain: A key of ``DOMAINS``.
         seed: Of the world.
-        facts: Share of the facts that the train split states; what is asked stays the same.
+        facts: Share of the facts that the train split states on their own; what is asked stays the
+            same. The drafts of its questions go on telling theirs: of other diseases than those that
+            are asked in medical, but of the same people and places in the other two domains.
     """
     rng = random.Random(f"{domain} {seed}")
     drawn = DOMAINS[domain](rng)
