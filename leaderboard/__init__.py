@@ -2,7 +2,7 @@
 
 streamlit run leaderboard/app.py
 
-app.py      navigation        pages/    one question each: a query, a chart, a sentence
+app.py      navigation        views/    one question each: a query, a chart, a sentence
 data.py     the snapshot      query.py  a visitor's SQL, in a process of its own
 charts.py   pure functions from tables to charts
 text.py     text of others    ui.py     what pages share

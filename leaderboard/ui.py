@@ -156,7 +156,7 @@ def open_pairing(cells: pd.DataFrame, cell: Mapping[str, str], names: Mapping[st
         baseline = name_of(names, data.better_alone(snapshot(), suite(), found.iloc[0]["entry"]))
         chosen = {"candidate": candidate, "baseline": baseline, "suite": suite()}
         st.switch_page(
-            "pages/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
+            "views/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
         )
 
 
@@ -164,7 +164,7 @@ def link(page: str, label: str, icon: str, **parameters: Any) -> None:
     """A link to another page with its choices made. The label is ours."""
     given = {name: str(value) for name, value in parameters.items() if value is not None}
     st.page_link(
-        f"pages/{page}.py",
+        f"views/{page}.py",
         label=label,
         icon=f":material/{icon}:",
         query_params={"suite": suite(), **given},
