@@ -19,7 +19,8 @@ from cowest_bench.records import Results, replaced
 SCHEMA_VERSION = 1
 POOLED = "pooled"  # the domain that stands for all domains of a suite
 TEXT_LENGTH = 20_000  # characters of a text that are kept
-MEMORY = "1GB"  # that DuckDB may use while it writes
+#: Of the connection that writes: bounded memory, and nothing printed.
+SETTINGS = "SET memory_limit = '1GB'; SET enable_progress_bar = false"
 MARGIN = 0.02  # a loss below it does not matter
 ALPHA = 0.05
 MIN_COVERAGE = 0.9  # entries with fewer of their questions scored are not ranked
@@ -266,7 +267,8 @@ def publish(
         with replaced(target) as path:
             for left in (path, path.with_name(f"{path.name}.wal")):
                 left.unlink(missing_ok=True)  # by a process that was killed
-            with duckdb.connect(str(path), config={"memory_limit": MEMORY}) as db:
+            with duckdb.connect(str(path)) as db:
+                db.execute(SETTINGS)
                 create_tables(db)
                 Publication(db, results, submitted, texts, progress).write(baselines, command)
     except (OSError, duckdb.IOException) as error:

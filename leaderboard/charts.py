@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from leaderboard import text
@@ -26,29 +27,29 @@ BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
 SYSTEMS = {"weak": PURPLE, "strong": ORANGE, "collab": GREEN, "collab-tuned": SKY}
 SYSTEM_SHAPES = ("triangle-up", "square", "circle", "diamond")
 VERDICTS = {
-    "improved": GREEN,
-    "equivalent": SKY,
+    "improved": BLUE,
+    "equivalent": GREEN,
     "non-inferior": PURPLE,
     "regressed": VERMILLION,
     "inconclusive": GREY,
     "first": GREY,
 }
 VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
-ROW = 26  # pixels of a row of names
+AROUND = 110  # pixels of a chart that axis and legend take
 NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False, labelFlush=False)
 
 
 LEGEND = alt.Legend(title=None, orient="top")
 
 
-def system_marks() -> dict[str, Any]:
-    """Colour and shape of systems; layers of one chart share their legend."""
+def system_marks(legend: alt.Legend | None = LEGEND) -> dict[str, Any]:
+    """Colour and shape of systems; layers of one chart must share their legend."""
     domain = list(SYSTEMS)
     colours = alt.Scale(domain=domain, range=[*SYSTEMS.values()])
     shapes = alt.Scale(domain=domain, range=[*SYSTEM_SHAPES])
     return {
-        "color": alt.Color("system:N", scale=colours, legend=LEGEND),
-        "shape": alt.Shape("system:N", scale=shapes, legend=LEGEND),
+        "color": alt.Color("system:N", scale=colours, legend=legend),
+        "shape": alt.Shape("system:N", scale=shapes, legend=legend),
     }
 
 
@@ -79,16 +80,16 @@ def intervals(entries: pd.DataFrame) -> alt.LayerChart:
         y=y, tooltip=tooltip(entry="label:N", score="score:Q", low="low:Q", high="high:Q")
     )
     score = alt.X("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
-    bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(
+    bars = base.mark_rule(strokeWidth=2.5).encode(
         x=alt.X("low:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True)),
         x2="high:Q",
-        color=system_marks()["color"],
+        color=system_marks(None)["color"],
     )
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **system_marks())
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **system_marks(None))
     best = rows.iloc[0] if len(rows) else None
     told = f" The highest is {best['label']} with {best['score']:.3f}." if best is not None else ""
     return alt.layer(bars, points).properties(
-        height=ROW * max(2, len(rows)),
+        height=AROUND + 26 * max(1, len(rows)),
         description=f"Scores of {len(rows)} entries with 95% intervals.{told}",
     )
 
@@ -105,10 +106,11 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
     rows = rows.rename(columns={cost: "cost"}).sort_values(
         ["cost", "score"], ascending=[True, False]
     )
-    rows["best"] = rows["score"] > rows["score"].cummax().shift(fill_value=float("-inf"))
+    rows["best"] = rows["score"] > rows["score"].cummax().shift(fill_value=-np.inf)
     wide = len(rows) and rows["cost"].min() > 0 and rows["cost"].max() > 20 * rows["cost"].min()
     middle = rows["cost"].quantile(0.5) if wide else rows["cost"].max() / 2
     rows["right"] = rows["cost"] > middle
+    rows["named"] = _apart(rows[rows["best"]]).reindex(rows.index, fill_value=False)
     scale = alt.Scale(type="log") if wide else alt.Scale(zero=True, nice=True)
     x = alt.X("cost:Q", title=title, scale=scale)
     y = alt.Y("score:Q", title="score", scale=alt.Scale(zero=False, nice=True))
@@ -118,7 +120,7 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         .mark_line(interpolate="step-after", color=GREY, strokeDash=[5, 4], strokeWidth=2)
         .encode(x=x, y=y)
     )
-    bars = base.mark_rule(opacity=0.45, strokeWidth=2).encode(
+    bars = base.mark_rule(strokeWidth=2).encode(
         x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=system_marks()["color"]
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
@@ -132,8 +134,8 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         .mark_text(align=align, dx=dx, dy=14, limit=230, fontSize=11, color=GREY)
         .encode(x=x, y=y, text="label:N")
         for side, align, dx in (
-            ("datum.best && !datum.right", "left", 9),
-            ("datum.best && datum.right", "right", -9),
+            ("datum.named && !datum.right", "left", 9),
+            ("datum.named && datum.right", "right", -9),
         )
     )
     front = ", ".join(rows.loc[rows["best"], "label"])
@@ -141,6 +143,16 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         height=340,
         description=f"{title} against score for {len(rows)} entries. Nothing cheaper beats: {front}.",
     )
+
+
+def _apart(points: pd.DataFrame) -> pd.Series:
+    """Which points can be named, so that no name covers another; the higher scores first."""
+    x, y = (points[name] / (np.ptp(points[name]) or 1) for name in ("cost", "score"))
+    named: list[Any] = []
+    for i in points.sort_values("score", ascending=False).index:
+        if all(abs(x[i] - x[k]) > 0.3 or abs(y[i] - y[k]) > 0.07 for k in named):
+            named.append(i)
+    return pd.Series(points.index.isin(named), index=points.index)
 
 
 def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
@@ -152,7 +164,8 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
     """
     rows = shown_names(pairings, "weak", "strong", "label").assign(
         gain=pairings["over_best"],
-        found=pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(float("inf")),
+        found=pairings["significant"].fillna(False).astype(bool)
+        | (pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(np.inf)),
         shown=[
             f"{text.number(gain, '+.3f')}{' ★' if mark is True or mark == 1 else ''}"
             for gain, mark in zip(pairings["over_best"], pairings["significant"], strict=True)
@@ -166,12 +179,13 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
     limit = max(widest, 0.01)
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
-    axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False)
-    x = alt.X("strong:N", title="strong model", axis=axis)
-    y = alt.Y("weak:N", title="weak model", axis=axis)
+    axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False, labelFlush=False)
+    scale = alt.Scale(paddingInner=0.04)
+    x = alt.X("strong:N", title="strong model", axis=axis, scale=scale)
+    y = alt.Y("weak:N", title="weak model", axis=axis, scale=scale)
     cells = (
         alt.Chart(rows)
-        .mark_rect(stroke="#FFFFFF", strokeWidth=2, cornerRadius=3, cursor="pointer")
+        .mark_rect(cornerRadius=3, cursor="pointer")
         .encode(
             x=x,
             y=y,
@@ -198,7 +212,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
     )
     told = "; ".join(f"{row.weak} with {row.strong} {row.shown}" for row in rows.itertuples())
     return alt.layer(cells, names).properties(
-        height=40 + 52 * max(1, rows["weak"].nunique()),
+        height=90 + 56 * max(1, rows["weak"].nunique()),
         description=f"Gain of each pairing over the better single model: {text.bounded(told, 2000)}.",
     )
 
@@ -230,7 +244,7 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
     )
     zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(color=GREY).encode(x="zero:Q")
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
-    bars = base.mark_rule(strokeWidth=3).encode(
+    bars = base.mark_rule(strokeWidth=2.5).encode(
         x=alt.X("low:Q", title="candidate minus baseline"), x2="high:Q", color=colour
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
@@ -247,7 +261,7 @@ def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
         for row in rows.itertuples()
     )
     return alt.layer(band, zero, bars, points).properties(
-        height=34 * max(2, len(rows)), description=f"Candidate minus baseline: {told}."
+        height=AROUND + 34 * max(1, len(rows)), description=f"Candidate minus baseline: {told}."
     )
 
 
@@ -273,15 +287,16 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> alt.Laye
     ]
     order = ["right", "wrong"]
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False)
+    scale = alt.Scale(paddingInner=0.04)
     base = alt.Chart(rows).encode(
-        x=alt.X("baseline:N", sort=order, axis=axis, title="baseline"),
-        y=alt.Y("candidate:N", sort=order, axis=axis, title="candidate"),
+        x=alt.X("baseline:N", sort=order, axis=axis, scale=scale, title="baseline"),
+        y=alt.Y("candidate:N", sort=order, axis=axis, scale=scale, title="candidate"),
     )
     colours = alt.Scale(
         domain=["helped", "hurt", "both right", "both wrong"],
         range=[BLUE, VERMILLION, "#DCE3EA", "#C9CED6"],
     )
-    cells = base.mark_rect(stroke="#FFFFFF", strokeWidth=2, cornerRadius=3).encode(
+    cells = base.mark_rect(cornerRadius=3).encode(
         color=alt.Color("state:N", scale=colours, legend=None),
         tooltip=tooltip(questions="questions:N", state="state:N"),
     )
@@ -308,7 +323,7 @@ def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     base = alt.Chart(rows)
     line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
-    bars = base.mark_rule(strokeWidth=3, opacity=0.6).encode(
+    bars = base.mark_rule(strokeWidth=2.5).encode(
         x=x, y=alt.Y("low:Q", title="score, 95% interval"), y2="high:Q", color=colour
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(

@@ -30,13 +30,13 @@ class Column(NamedTuple):
 
 
 RANKING = [
-    Column("rank", "interval", "Between which places the entry lies, at 95%."),
-    Column("tie", "%d", "Entries with the same number cannot be told apart by rank."),
+    Column("rank", "interval", "Between which places the entry lies, at 95%.", 60),
+    Column("tie", "%d", "Entries with the same number cannot be told apart by rank.", 50),
     Column("entry", "text"),
     Column("score", "%.3f", "Mean score over the questions."),
-    Column("score 95%", "interval", "Its 95% interval, clustered."),
+    Column("score 95%", "interval", "Its 95% interval, clustered.", 125),
     Column("gain", "%+.3f", "Over the strong model alone, on the same questions."),
-    Column("gain 95%", "interval", "The gain's 95% interval."),
+    Column("gain 95%", "interval", "The gain's 95% interval.", 135),
     Column("$ per 1k", "%.2f", "US dollars per 1,000 questions."),
     Column("s per 1k", "%.0f", "Seconds of model time per 1,000 questions."),
     Column("tokens", "%.0f", "Tokens per question, of both models."),
@@ -65,9 +65,9 @@ def _table(columns: list[Column], *values: object) -> pd.DataFrame:
 
 
 def ranking(entries: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard of one suite and domain: ``RANKING`` of ``data.entries``."""
+    """The leaderboard of one suite and domain: ``RANKING`` of ``data.entries``; no dollars if free."""
     e = entries
-    return _table(
+    table = _table(
         RANKING,
         [text.ranks(*each) for each in zip(e["rank_best"], e["rank_worst"], strict=True)],
         e["tie_group"],
@@ -81,6 +81,8 @@ def ranking(entries: pd.DataFrame) -> pd.DataFrame:
         e["tokens"],
         e["coverage"],
     )
+    free = not (e["usd_per_1k"].fillna(0) > 0).any()
+    return table.drop(columns="$ per 1k") if free else table
 
 
 GAINS = [
@@ -149,7 +151,7 @@ def contrasts(comparison: pd.DataFrame) -> pd.DataFrame:
 
 SAMPLES = [
     Column("no.", "%d", "Of the question.", 55),
-    Column("against", "text", "What became of it, against the other run.", 90),
+    Column("state", "text", "What became of it, against the other run.", 90),
     Column("question", width=300),
     Column("draft", "text", "Of the weak model.", 300),
     Column("answer", width=110),

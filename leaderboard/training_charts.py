@@ -8,6 +8,7 @@ import pandas as pd
 
 from leaderboard import text
 from leaderboard.charts import (
+    AROUND,
     BLUE,
     GREEN,
     GREY,
@@ -23,14 +24,20 @@ from leaderboard.charts import (
     tooltip,
 )
 
+SIGNALS = {
+    "metric": "the score: with the draft, minus without",
+    "logprob": "the gold answer's log-probability: with the draft, minus without",
+    "evaluator": "the evaluator's mark: with the draft, minus without",
+}
 INFLUENCE = {"helped": BLUE, "neither": GREY, "hurt": VERMILLION}
 
 
-def influence(deltas: pd.DataFrame) -> alt.Chart:
+def influence(deltas: pd.DataFrame, signal: str) -> alt.Chart:
     """How often a draft changed the strong model's answer, and by how much.
 
     Args:
-        deltas: delta, the score with the draft minus the score without.
+        deltas: delta, what was measured with the draft minus without.
+        signal: What was measured, a key of ``SIGNALS``.
     """
     values = deltas["delta"].dropna()
     graded = values.nunique() > 3
@@ -38,7 +45,7 @@ def influence(deltas: pd.DataFrame) -> alt.Chart:
     rows["kind"] = [
         "helped" if d > 1e-9 else "hurt" if d < -1e-9 else "neither" for d in rows["middle"]
     ]
-    title = "Δ: with the draft, minus without"
+    title = f"Δ of {SIGNALS.get(signal, text.label(signal))}"
     colours = alt.Scale(domain=[*INFLUENCE], range=[*INFLUENCE.values()])
     helped, hurt = int((values > 0).sum()), int((values < 0).sum())
     base = alt.Chart(rows).encode(
@@ -84,6 +91,12 @@ CURVES = {
 """A column of training_steps: the chart it belongs to, what it is called there, its colour."""
 
 
+def recorded(steps: pd.DataFrame) -> list[str]:
+    """The charts of ``CURVES`` that a training has anything for."""
+    of = {title: column for column, (title, _, _) in CURVES.items() if steps[column].notna().any()}
+    return [*of]
+
+
 def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> alt.LayerChart:
     """What a training did at every step; the dashed line is the step that was kept.
 
@@ -123,7 +136,7 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> a
         for name, part in rows.groupby("line", sort=False)
     )
     return alt.layer(line, rule).properties(
-        height=220,
+        height=260,
         description=f"{title.capitalize()} by training step: {last or 'nothing recorded'}.",
     )
 
@@ -146,7 +159,7 @@ def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
             **system_marks(),
         )
         .properties(
-            height=30 + 72 * max(1, rows["domain"].nunique()),
+            height=AROUND + 72 * max(1, rows["domain"].nunique()),
             description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
         )
     )

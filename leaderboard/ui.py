@@ -154,8 +154,8 @@ def open_pairing(cells: pd.DataFrame, cell: Mapping[str, str], names: Mapping[st
     if len(found):
         candidate = name_of(names, found.iloc[0]["entry"])
         baseline = name_of(names, data.better_alone(snapshot(), suite(), found.iloc[0]["entry"]))
-        chosen = {"candidate": candidate, "baseline": baseline, "suite": suite()}
-        st.switch_page(
+        chosen = {"candidate": candidate, "baseline": baseline}
+        st.switch_page(  # the suite stays: its widget is on every page
             "views/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
         )
 

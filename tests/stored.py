@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,10 @@ def store(
     models = {role: given.pop(role, f"org/{role}-model") for role in SYSTEMS[system]}
     identity = {
         "data": data or f"data-{domain}",
-        "models": {role: {"name": name} for role, name in models.items()},
+        "models": {role: _identity(model) for role, model in models.items()},
         "graded": False,
         "versions": given.pop("versions", {"lm-eval": "1", "cowest-bench": "1"}),
-        "of": [system, list(scores), {key: str(value) for key, value in given.items()}],
+        "of": content_hash([system, list(scores), given]),
     }
     known = [score for score in scores if score is not None]
     run = Run.model_validate(
@@ -81,15 +82,24 @@ def store(
             question=f"SECRET question {i}",
             gold="SECRET gold",
             score=score,
-            error="SECRET error" if score is None else None,
             weak_calls=int("weak" in models),
             strong_calls=int("strong" in models),
-            **{name: values[i] for name, values in (row or {}).items()},
+            **{
+                "error": "SECRET error" if score is None else None,
+                **{name: values[i] for name, values in (row or {}).items()},
+            },
         )
         for i, score in enumerate(scores)
     ]
     results.write(run, rows)
     return run
+
+
+def _identity(model: Any) -> dict[str, str]:
+    """Of a model by its name, or of one by its fields, whose folders may be moved."""
+    if isinstance(model, str):
+        return {"name": model}
+    return {key: Path(model[key]).name for key in ("name", "adapter") if key in model}
 
 
 def right(count: int, total: int) -> list[float]:
@@ -141,7 +151,7 @@ def tuned(results: Results, questions: int = 40, **given: Any) -> Run:
     """
     weak, options = {"name": "/elsewhere/models/sft-1", "base": "weak-64"}, {"options": {"seed": 3}}
     adapted = weak | {"adapter": "/elsewhere/models/dpo-1"}
-    adapted["card"] = card(results, "dpo-1", "dpo", {"name": weak}, **TUNED)
+    adapted["card"] = card(results, "dpo-1", "dpo", {"name": "sft-1"}, **TUNED)
     feedback: dict[str, Any] = {"split": "feedback", "data": "asked", **options}
     answers = [None, *random_scores(2 * questions - 1, 0.6, 1)]
     drafts = [None if i % 3 == 0 else f"SECRET draft {i}" for i in range(2 * questions)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -277,7 +279,7 @@ def test_a_training_its_steps_and_the_influence_of_its_drafts(results: Results) 
 
 def test_feedback_of_a_model_that_was_merged_before_the_next_round(results: Results) -> None:
     first = {"name": "sft-1", "adapter": "dpo-1"}
-    card(results, "merged-1", "merged", {"name": first})
+    card(results, "merged-1", "merged", first)
     asked: dict[str, Any] = {"split": "feedback", "data": "asked"}
     drafts = store(results, right(3, 6), weak=first, row={"draft": ["x"] * 6}, **asked)
     store(results, right(2, 6), system="strong", **asked)
@@ -478,4 +480,16 @@ def test_rows_are_in_the_order_of_runs_epochs_and_questions(results: Results) ->
     with opened(published(results)) as db:
         found = db.execute("SELECT run_id, epoch, sample_id FROM samples").fetchall()
     assert found == sorted(found) and len(found) == 60
-    shutil.rmtree(results.runs)
+
+
+def test_the_benchmark_runs() -> None:
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "board.py", "--rows", "2000"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2,000 rows" in done.stdout and "publishing" in done.stdout

@@ -57,13 +57,12 @@ with facts:
             "shows that the method works; its scores say nothing about real models.",
             icon=":material/science:",
         )
-    st.subheader("This suite", anchor=False)
+    st.subheader("The suite", anchor=False)
     st.text(text.label(suite))
-    found = data.versions(snapshot, suite).assign(
-        newest=lambda rows: rows["newest"].astype(str).str[:16]
-    )
-    st.dataframe(ui.clean(found), hide_index=True, alt="Versions that made the runs of this suite")
-    st.subheader("This snapshot", anchor=False)
+    for row in data.versions(snapshot, suite).itertuples():
+        made_by = ", ".join(f"{k} {v}" for k, v in json.loads(row.versions or "{}").items())
+        st.html(text.markup("{runs} runs by {by}", runs=row.runs, by=text.bounded(made_by, 300)))
+    st.subheader("The snapshot", anchor=False)
     shown = {name: value for name, value in snapshot.meta.items() if name != "notes"}
     st.html("<br>".join(text.markup("{a}: {b}", a=name, b=value) for name, value in shown.items()))
     left_out = json.loads(snapshot.meta.get("notes") or "[]")

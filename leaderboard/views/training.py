@@ -24,29 +24,23 @@ deltas = data.influences(snapshot, training)
 
 if chosen["kind"] == "dpo":
     best = text.number(chosen["best_step"], ".0f")
-    helped, hurt = int((deltas["delta"] > 0).sum()), int((deltas["delta"] < 0).sum())
+    drafts = deltas.groupby("signal").size().max() if len(deltas) else 0
     st.text(
-        f"{text.number(chosen['n_rows'], ',.0f')} preference pairs, from {len(deltas):,} scored drafts "
-        f"of which {helped:,} helped the strong model and {hurt:,} hurt it. Step {best} was kept."
+        f"{text.number(chosen['n_rows'], ',.0f')} preference pairs from "
+        f"{drafts:,} scored drafts. Step {best} was kept."
     )
 else:
     st.text(f"Fine-tuned on {text.number(chosen['n_rows'], ',.0f')} targets.")
 
-present = [
-    title for title in dict.fromkeys(of for of, _, _ in charts.CURVES.values())
-    if any(steps[column].notna().any() for column, (of, _, _) in charts.CURVES.items() if of == title)
-]  # fmt: skip
-shown = [("curve", title) for title in present]
-shown += [("influence", str(signal)) for signal in sorted(deltas["signal"].unique())]
-for start in range(0, len(shown), 2):
-    for column, (kind, name) in zip(st.columns(2, gap="medium"), shown[start:], strict=False):
+pictures = [
+    charts.influence(deltas[deltas["signal"] == signal], str(signal))
+    for signal in sorted(deltas["signal"].unique(), reverse=True)
+]
+pictures += [charts.curves(steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
+for start in range(0, len(pictures), 2):
+    for column, picture in zip(st.columns(2, gap="medium"), pictures[start:], strict=False):
         with column:
-            if kind == "curve":
-                st.altair_chart(charts.curves(steps, name, chosen["best_step"]))
-            else:
-                signal = deltas[deltas["signal"] == name]
-                st.caption(f"What drafts did to the strong model's answer, by {text.label(name)}")
-                st.altair_chart(charts.influence(signal))
+            st.altair_chart(picture)
 
 lengths = data.draft_lengths(snapshot, suite)
 if len(lengths):

@@ -1,0 +1,105 @@
+"""What several benchmarks need: stored runs as large as one likes, CPU seconds, peak memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from multiprocessing import Process
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from cowest_bench.config import SYSTEMS
+from cowest_bench.records import Results, Run, arrow_schema
+
+TEXT = "A patient of 54 years is seen with pain in the chest. " * 4
+
+
+def write(
+    results: Results, run_id: str, system: str, count: int, seed: int, varied: bool = False
+) -> None:
+    """A run of right/wrong answers in clusters of five, with texts as long as real ones.
+
+    Args:
+        results: Where to.
+        run_id: Its id.
+        system: Decides the models.
+        count: How many questions, each asked once.
+        seed: Of the scores.
+        varied: Whether every text is another one, so that they cannot be stored once.
+    """
+    rng = np.random.default_rng(seed)
+    models = {role: role[0] for role in SYSTEMS[system]}
+    known: dict[str, Any] = {
+        "run_id": pyarrow.repeat(run_id, count),
+        "sample_id": np.arange(count),
+        "epoch": np.ones(count, dtype=int),
+        "cluster": [f"passage {i // 5}" for i in range(count)],
+        "score": (rng.random(count) < 0.7).astype(float),
+        "cost": rng.random(count) / 1000,
+        "weak_seconds": rng.random(count),
+        "strong_seconds": rng.random(count),
+        "answer": rng.choice(["A", "B", "C", "D"], count),
+        "error": pyarrow.nulls(count, pyarrow.string()),
+    }
+    if varied:
+        numbers = [str(number) for number in rng.permutation(count)]
+        for name in ("question", "draft", "output"):
+            known[name] = [f"{number} {TEXT}" for number in numbers]
+    blank = {"string": TEXT, "int64": 1, "double": 0.0}
+    schema = arrow_schema()
+    table = pyarrow.table(
+        {f.name: known.get(f.name, pyarrow.repeat(blank[str(f.type)], count)) for f in schema},
+        schema=schema,
+    )
+    pyarrow.parquet.write_table(table, results.runs / f"{run_id}.parquet")
+    run = Run.model_validate(
+        {
+            **dict.fromkeys(("task", "domain", "log"), "t"),
+            "run_id": run_id,
+            "split": "test",
+            "system": system,
+            "seed": seed,
+            "epochs": 1,
+            "weak": models.get("weak"),
+            "strong": models.get("strong"),
+            "n_total": count,
+            "n_scored": count,
+            "score": 0.7,
+            "metrics": {},
+            "seconds": 1.0,
+            "identity": {"data": "same", "models": models, "graded": False},
+        }
+    )
+    (results.runs / f"{run_id}.json").write_text(run.model_dump_json())
+
+
+def apart(work: Callable[..., None], *given: Any) -> None:
+    """Do something in a process of its own, so that its memory is not ours.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
+    process = Process(target=work, args=given)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{work.__name__} ended with exit code {process.exitcode}.")
+
+
+def cpu_seconds(work: Callable[[], Any], times: int = 3) -> float:
+    """The best of several."""
+    taken = []
+    for _ in range(times):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def peak() -> int:
+    """Bytes that this process has had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
