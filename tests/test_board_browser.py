@@ -55,7 +55,7 @@ def pairings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = []
     for number, domain in enumerate(("ethics", "medical")):
         given: dict[str, Any] = {"domain": domain, "suite": "pocket", "options": {"seed": 3}}
-        texts = {
+        texts: dict[str, list[Any]] = {
             "question": [f"{domain} question {i}" for i in range(QUESTIONS)],
             "gold": [f"gold {i}" for i in range(QUESTIONS)],
             "output": [f"final answer {i}" for i in range(QUESTIONS)],
@@ -275,8 +275,8 @@ def hostile(canary: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFact
             "versions": {name: other},
             "clusters": turned(i),
         }
-        row = {
-            key: turned(i + place)
+        row: dict[str, list[str | None]] = {
+            key: [*turned(i + place)]
             for place, key in enumerate(("question", "gold", "draft", "output", "answer"))
         }
         row["error"] = [texts[j] if j % 4 == 0 else None for j in range(count)]
