@@ -44,7 +44,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable '.[train,board]'
 	touch $@
 
 $(VENV)/.installed-board: $(VENV)/.installed

@@ -30,7 +30,7 @@ def navigation() -> st.Page:
 
     def page(name: str, title: str, icon: str) -> st.Page:
         return st.Page(
-            f"views/{name}.py",  # Streamlit takes a folder "pages" for its older kind of app
+            f"views/{name}.py",
             title=title,
             icon=f":material/{icon}:",
             url_path=name,

@@ -7,13 +7,15 @@ as well. Names of others come in as data, cut and printable, never as a field or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from leaderboard import text
+
+Picture = alt.Chart | alt.LayerChart | alt.FacetChart
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
     "#0072B2",
@@ -35,6 +37,8 @@ VERDICTS = {
     "first": GREY,
 }
 VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
+LEFT: Literal["left"] = "left"
+RIGHT: Literal["right"] = "right"
 AROUND = 110  # pixels of a chart that axis and legend take
 NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False, labelFlush=False)
 
@@ -68,7 +72,7 @@ def tooltip(**titles: str) -> list[alt.Tooltip]:
     ]
 
 
-def intervals(entries: pd.DataFrame) -> alt.LayerChart:
+def intervals(entries: pd.DataFrame) -> Picture:
     """Every entry's score with its interval, in the order of the table.
 
     Args:
@@ -94,7 +98,7 @@ def intervals(entries: pd.DataFrame) -> alt.LayerChart:
     )
 
 
-def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
+def pareto(entries: pd.DataFrame, cost: str, title: str) -> Picture:
     """What an entry costs against its score; the line joins those that nothing cheaper beats.
 
     Args:
@@ -134,8 +138,8 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> alt.LayerChart:
         .mark_text(align=align, dx=dx, dy=14, limit=230, fontSize=11, color=GREY)
         .encode(x=x, y=y, text="label:N")
         for side, align, dx in (
-            ("datum.named && !datum.right", "left", 9),
-            ("datum.named && datum.right", "right", -9),
+            ("datum.named && !datum.right", LEFT, 9),
+            ("datum.named && datum.right", RIGHT, -9),
         )
     )
     front = ", ".join(rows.loc[rows["best"], "label"])
@@ -155,20 +159,21 @@ def _apart(points: pd.DataFrame) -> pd.Series:
     return pd.Series(points.index.isin(named), index=points.index)
 
 
-def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
+def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     """Weak by strong models: what the pair gains over the better of the two; a cell can be chosen.
 
     Args:
         pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
         widest: Largest gain of all heatmaps, so that their colours mean the same.
     """
+    significant = pairings["significant"].fillna(False).astype(bool)
     rows = shown_names(pairings, "weak", "strong", "label").assign(
         gain=pairings["over_best"],
-        found=pairings["significant"].fillna(False).astype(bool)
+        found=significant
         | (pairings["over_best"].abs() >= pairings["over_best_detectable"].fillna(np.inf)),
         shown=[
-            f"{text.number(gain, '+.3f')}{' ★' if mark is True or mark == 1 else ''}"
-            for gain, mark in zip(pairings["over_best"], pairings["significant"], strict=True)
+            f"{text.number(gain, '+.3f')}{' ★' if mark else ''}"
+            for gain, mark in zip(pairings["over_best"], significant, strict=True)
         ],
         interval=[
             text.interval(low, high, "+.3f")
@@ -217,7 +222,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> alt.LayerChart:
     )
 
 
-def forest(differences: pd.DataFrame, margin: float) -> alt.LayerChart:
+def forest(differences: pd.DataFrame, margin: float) -> Picture:
     """Differences with their intervals, one below the other; the band is the margin.
 
     Args:
@@ -271,7 +276,7 @@ def _verdicts(present: pd.Series, shown: Sequence[str] = (*VERDICTS.values(),)) 
     return alt.Scale(domain=[name for name, _ in found], range=[mark for _, mark in found])
 
 
-def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> alt.LayerChart:
+def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
     """How many questions each side gets right: the table that McNemar's test reads."""
     rows = pd.DataFrame(
         [
@@ -310,7 +315,7 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> alt.Laye
     )
 
 
-def history(checkpoints: pd.DataFrame) -> alt.LayerChart:
+def history(checkpoints: pd.DataFrame) -> Picture:
     """An entry's checkpoints over time, with intervals and what the gate says.
 
     Args:

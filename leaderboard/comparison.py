@@ -11,6 +11,7 @@ import pandas as pd
 from cowest_bench import compare
 from cowest_bench.compare import Comparison, Contrast, Items
 from cowest_bench.errors import ComparisonError
+from cowest_bench.snapshot import POOLED
 from leaderboard import data
 from leaderboard.data import Snapshot
 
@@ -49,7 +50,7 @@ def _items(snapshot: Snapshot, run_id: str) -> Items:
 
 def contrasts(comparison: Comparison) -> dict[str, Contrast]:
     """Every domain, and all together where there are several."""
-    pooled = {data.POOLED: comparison.pooled} if len(comparison.domains) > 1 else {}
+    pooled = {POOLED: comparison.pooled} if len(comparison.domains) > 1 else {}
     return comparison.domains | pooled
 
 

@@ -185,7 +185,7 @@ def suites(snapshot: Snapshot) -> list[str]:
         "SELECT suite FROM entries WHERE suite IS NOT NULL GROUP BY suite "
         "ORDER BY max(created) DESC NULLS LAST, suite"
     )
-    return found["suite"].tolist()
+    return [*found["suite"]]
 
 
 def domains(snapshot: Snapshot, suite: str) -> list[str]:
@@ -204,7 +204,7 @@ def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
         suite=suite,
         entry=entry,
     )
-    return found["domain"].tolist()
+    return [*found["domain"]]
 
 
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
@@ -246,7 +246,7 @@ def pair_systems(snapshot: Snapshot, suite: str) -> list[str]:
         "AND strong IS NOT NULL AND control IS NULL ORDER BY system DESC",
         suite=suite,
     )
-    return found["system"].tolist()
+    return [*found["system"]]
 
 
 def best_entry(snapshot: Snapshot, suite: str) -> str | None:

@@ -3,7 +3,7 @@
     python query.py DATABASE < statement.sql
 
 A process, because nothing inside DuckDB bounds the memory of a statement such as ``repeat('x', 1e9)``.
-It gets no environment and may use ``MEMORY`` bytes; the database is opened read-only, and files,
+It gets no environment of ours and may use ``MEMORY`` bytes; the database is opened read-only, and files,
 extensions and settings are locked. The result is one JSON on standard output: columns, rows of
 numbers and bounded texts, and whether there was more, or an error.
 """
@@ -23,9 +23,9 @@ ROWS = 1_000
 COLUMNS = 100
 CELL = 2_000  # characters
 LENGTH = 2_000_000  # characters of all rows together
-MEMORY = 1 << 30  # bytes of address space
+MEMORY = 2 << 30  # bytes of address space, of which much is only reserved
 
-LOCKED = {
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -66,7 +66,7 @@ def ask(database: Path, statement: str, seconds: float = SECONDS) -> Answer:
                 input=statement.encode("utf-8", "replace"),
                 capture_output=True,
                 timeout=seconds,
-                env={},
+                env={"MALLOC_ARENA_MAX": "1"},  # each more reserves address space
                 check=False,
             )
         except subprocess.TimeoutExpired:
@@ -74,7 +74,7 @@ def ask(database: Path, statement: str, seconds: float = SECONDS) -> Answer:
     try:
         return Answer(**json.loads(done.stdout))
     except ValueError:
-        return Answer(error="The statement needed too much memory; ask for less.")
+        return Answer(error="The statement was ended; it needs too much memory. Ask for less.")
 
 
 def _answer(database: str, statement: str) -> dict[str, Any]:
@@ -84,7 +84,9 @@ def _answer(database: str, statement: str) -> dict[str, Any]:
         statements = duckdb.extract_statements(statement)
         if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
             return {"error": "Type one SELECT statement, such as: SELECT * FROM entries"}
-        with duckdb.connect(database, read_only=True, config=LOCKED) as connection:
+        with duckdb.connect(
+            database, read_only=True, config=LOCKED | {"threads": "1"}
+        ) as connection:
             # The LIMIT is outside, so that no more rows are made than are shown.
             found = connection.execute(
                 f"SELECT * FROM (\n{statements[0].query.rstrip().rstrip(';')}\n) LIMIT {ROWS + 1}"

@@ -7,7 +7,6 @@ every character of theirs is escaped; no page shows a raw value in any other way
 from __future__ import annotations
 
 import html
-import math
 import re
 import unicodedata
 from difflib import SequenceMatcher
@@ -60,8 +59,8 @@ def label(value: object, limit: int = LONGEST_LABEL) -> str:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a cell of a table is empty."""
-    return value is None or (isinstance(value, float) and math.isnan(value)) or str(value) == "NaT"
+    """Whether a cell of a table is empty: None, NaN, NaT or NA."""
+    return value is None or (not isinstance(value, str) and str(value) in ("nan", "NaT", "<NA>"))
 
 
 def escaped(text: object, limit: int = LONGEST) -> str:

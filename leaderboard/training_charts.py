@@ -19,6 +19,7 @@ from leaderboard.charts import (
     SKY,
     SYSTEMS,
     VERMILLION,
+    Picture,
     shown_names,
     system_marks,
     tooltip,
@@ -32,7 +33,7 @@ SIGNALS = {
 INFLUENCE = {"helped": BLUE, "neither": GREY, "hurt": VERMILLION}
 
 
-def influence(deltas: pd.DataFrame, signal: str) -> alt.Chart:
+def influence(deltas: pd.DataFrame, signal: str) -> Picture:
     """How often a draft changed the strong model's answer, and by how much.
 
     Args:
@@ -53,7 +54,7 @@ def influence(deltas: pd.DataFrame, signal: str) -> alt.Chart:
         color=alt.Color("kind:N", scale=colours, legend=LEGEND),
         tooltip=tooltip(from_="start:Q", to="end:Q", drafts="drafts:Q"),
     )
-    bars = (
+    bars: alt.Chart = (
         base.mark_bar().encode(x=alt.X("start:Q", title=title, bin="binned"), x2="end:Q")
         if graded
         else base.mark_bar(size=46, cornerRadius=2).encode(
@@ -97,7 +98,7 @@ def recorded(steps: pd.DataFrame) -> list[str]:
     return [*of]
 
 
-def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> alt.LayerChart:
+def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> Picture:
     """What a training did at every step; the dashed line is the step that was kept.
 
     Args:
@@ -141,14 +142,14 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> a
     )
 
 
-def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
+def draft_lengths(lengths: pd.DataFrame) -> Picture:
     """Mean tokens of a draft, by domain and system.
 
     Args:
         lengths: domain, system, mean_tokens.
     """
     rows = shown_names(lengths, "domain")
-    return (
+    points: alt.Chart = (
         alt.Chart(rows)
         .mark_point(filled=True, size=90, opacity=0.9)
         .encode(
@@ -158,8 +159,8 @@ def draft_lengths(lengths: pd.DataFrame) -> alt.Chart:
             tooltip=tooltip(domain="domain:N", system="system:N", tokens="mean_tokens:Q"),
             **system_marks(),
         )
-        .properties(
-            height=AROUND + 72 * max(1, rows["domain"].nunique()),
-            description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
-        )
+    )
+    return points.properties(
+        height=AROUND + 72 * max(1, rows["domain"].nunique()),
+        description=f"Mean length of the drafts of {len(rows)} runs, in tokens.",
     )

@@ -212,9 +212,10 @@ def columns(listed: Sequence[Column]) -> dict[str, Any]:
 
 def _column(column: Column) -> Any:
     if column.form in ("text", "interval"):
-        align = "right" if column.form == "interval" else "left"
         return st.column_config.TextColumn(
-            help=column.help or None, alignment=align, width=column.width
+            help=column.help or None,
+            alignment="right" if column.form == "interval" else "left",
+            width=column.width,
         )
     return st.column_config.NumberColumn(
         help=column.help or None, format=column.form, alignment="right", width=column.width

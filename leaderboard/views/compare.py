@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cowest_bench.errors import ComparisonError
+from cowest_bench.snapshot import POOLED
 from leaderboard import answers, charts, comparison, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -48,7 +49,7 @@ with right:
     row = rows[rows["domain"] == domain].iloc[0]
     counts = {name: int(row[name]) for name in ("helped", "hurt", "both_right", "both_wrong")}
     st.altair_chart(charts.square(**counts))
-    place = rows["domain"].iloc[0] if domain == data.POOLED else domain
+    place = rows["domain"].iloc[0] if domain == POOLED else domain
     for column, state in zip(st.columns(2), ("helped", "hurt"), strict=True):
         with column:
             ui.link(

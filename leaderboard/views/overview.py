@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cowest_bench.snapshot import POOLED
 from leaderboard import answers, charts, data, tables, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -38,7 +39,7 @@ with closer:
 chosen = ui.name_of(names, entry)
 strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
 untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
-there = {"entry": chosen, "domain": None if domain == data.POOLED else domain}
+there = {"entry": chosen, "domain": None if domain == POOLED else domain}
 if strong and strong != chosen:
     with links[0]:
         ui.link("compare", "Against strong alone", "balance", candidate=chosen, baseline=strong)

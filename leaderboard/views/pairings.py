@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cowest_bench.snapshot import POOLED
 from leaderboard import answers, charts, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -28,7 +29,7 @@ with right:
     )
 
 widest = float(found["over_best"].abs().max())
-st.html(answers.which_go_together(found[found["domain"] == data.POOLED]))
+st.html(answers.which_go_together(found[found["domain"] == POOLED]))
 places = [each for each in data.domains(snapshot, suite) if (found["domain"] == each).any()]
 for start in range(0, len(places), 2):
     for column, (i, domain) in zip(
