@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -17,14 +18,14 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from cowest_bench import __version__, baseline, selection, standings, trainings
+from cowest_bench import __version__, baseline, entries, selection, standings, trainings
 from cowest_bench.baseline import NAME, Baseline
 from cowest_bench.config import SYSTEMS
 from cowest_bench.errors import ComparisonError, ConfigError, printable
 from cowest_bench.records import SCHEMA_VERSION as RUN_VERSION
-from cowest_bench.records import Results, Run
+from cowest_bench.records import Results, Run, arrow_schema
 from cowest_bench.snapshot import SCHEMA_VERSION, TABLES, TEXT_LENGTH, Progress
-from cowest_bench.standings import Measured, Row, Stored
+from cowest_bench.standings import Measured, Place, Row, Stored
 
 BATCH = 50_000  # rows that are made in Python at a time
 JSON_LENGTH = 100_000  # characters of a run's metadata that are kept
@@ -78,13 +79,15 @@ class Publication:
         """Fill all tables."""
         stored = finished(self.folders, self.warn)
         tests = [each for each in stored if each.run.split == "test"]
-        suites = standings.suite_labels(each.run for each in tests)
+        places = standings.places(each.run for each in tests)
         blessed = self.blessed(baselines) if baselines else []
-        insert(self.db, "baselines", standings.baseline_rows(blessed, suites))
+        insert(self.db, "baselines", standings.baseline_rows(blessed, places))
         trained: dict[str, tuple[trainings.Training, Measured]] = {}
-        for label in sorted(set(suites.values())):
-            mine = [each for each in tests if suites[each.run.identity["data"]] == label]
-            members = [*self.measured(sorted(mine, key=lambda e: e.run.run_id), label, len(tests))]
+        by_suite: dict[str, list[Stored]] = defaultdict(list)
+        for each in sorted(tests, key=lambda each: each.run.run_id):
+            by_suite[places[each.run.identity["data"]].suite].append(each)
+        for _, mine in sorted(by_suite.items()):
+            members = [*self.measured(mine, places, len(tests))]
             if members:
                 self.suite(members, blessed, trained)
         self.trainings(trained, stored)
@@ -120,16 +123,20 @@ class Publication:
                 self.warn(f"The baseline {path.name} is none of this version; it was left out.")
         return found
 
-    def measured(self, stored: Sequence[Stored], suite: str, total: int) -> Iterator[Measured]:
+    def measured(
+        self, stored: Sequence[Stored], places: Mapping[str, Place], total: int
+    ) -> Iterator[Measured]:
         """Put the rows of runs into the table, and read from there what they took."""
         for each in stored:
             self.progress("publish", self.done, total)
             self.done += 1
             run_id = each.run.run_id
             try:
+                self.check_rows(each)
                 items = selection.items(each.results, each.run)
-                if np.isinf(items.scores).any():
-                    raise ComparisonError(f"Run {run_id} has an infinite score.")
+                if not len(items.keys) or np.isinf(items.scores).any():
+                    raise ComparisonError(f"Run {run_id} has no answers, or infinite scores.")
+                profile = selection.profile(each.results, each.run, ())
                 self.samples(each)
             except ComparisonError as error:
                 self.warn(f"{error} It was left out.")
@@ -141,16 +148,25 @@ class Publication:
             query = self.db.execute(USAGE, [run_id])
             names = [column[0] for column in query.description]
             usage = dict(zip(names, query.fetchall()[0], strict=True))
-            yield Measured(each, suite, items, usage, usage.pop("draft_tokens"))
+            usage |= {name: getattr(profile, name) for name in ("usd_per_1k", "seconds_per_1k")}
+            place, drafted = places[each.run.identity["data"]], usage.pop("draft_tokens")
+            yield Measured(each, place.suite, place.domain, items, usage, drafted)
+
+    def check_rows(self, each: Stored) -> None:
+        """Refuse rows of another form, of which nothing else is to be thought of then."""
+        path = each.results.runs / f"{each.run.run_id}.parquet"
+        given, expected = pyarrow.parquet.read_schema(path), arrow_schema()
+        for name in TABLES["samples"]:
+            if name not in given.names or given.field(name).type != expected.field(name).type:
+                raise ComparisonError(
+                    f"The rows of run {each.run.run_id} have no column {name} of this version; run "
+                    "it again."
+                )
 
     def samples(self, each: Stored) -> None:
         """Copy the rows of a run; DuckDB reads them, so that no object is made of a row."""
         columns = ", ".join(f"{self.column(name)} AS {name}" for name in TABLES["samples"])
         path = each.results.runs / f"{each.run.run_id}.parquet"
-        if absent := TABLES["samples"].keys() - set(pyarrow.parquet.read_schema(path).names):
-            raise ComparisonError(
-                f"The rows of run {each.run.run_id} have no column {min(absent)}; run it again."
-            )
         self.db.execute(
             f"INSERT INTO samples SELECT {columns} FROM read_parquet($path) AS given "
             "ORDER BY epoch, sample_id",
@@ -185,7 +201,7 @@ class Publication:
     ) -> None:
         """The rows of one suite in all tables but those of the trainings, which are only noted."""
         runs = standings.run_rows(members, self.texts)
-        insert(self.db, "entries", standings.entry_rows(members, runs))
+        insert(self.db, "entries", entries.entry_rows(members, runs))
         insert(self.db, "gates", standings.gate_rows(members, blessed, self.warn))
         for each, row in zip(members, runs, strict=True):
             found = trainings.training(each.run, [*self.folders.values()])
@@ -262,6 +278,8 @@ def readable(results: Results, run_id: str) -> Run:
         raise ConfigError(f"{run_id}.json is no run of this version.")
     if run.run_id != run_id or not NAME.fullmatch(run_id):
         raise ConfigError(f"{run_id}.json says that it is the run {run.run_id}.")
+    if run.created.tzinfo is None:
+        raise ConfigError(f"{run_id}.json does not say in which time zone it was made.")
     models = run.identity.get("models")
     if not isinstance(run.identity.get("data"), str) or not isinstance(models, dict):
         raise ConfigError(f"{run_id}.json does not say which data and models it is about.")
@@ -312,11 +330,19 @@ def cell(value: Any, kind: str) -> Any:
     if kind in LARGEST:
         return int(value) if abs(value) <= LARGEST[kind] else None
     if kind == "JSON":
-        text = json.dumps(value, ensure_ascii=True, default=str)
-        return (
-            text
-            if len(text) <= JSON_LENGTH
-            else json.dumps({"left out": f"{len(text):,} characters"})
-        )
+        return _json(value)
     # Half a character, which JSON can hold and UTF-8 cannot.
     return value.encode("utf-8", "replace").decode() if kind == "VARCHAR" else value
+
+
+def _json(value: Any) -> str:
+    """As JSON that every reader takes: without NaN, and of bounded length."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:
+        return json.dumps({"left out": "nested too deeply"})
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None), ensure_ascii=False)
+    if len(text) > JSON_LENGTH:
+        text = json.dumps({"left out": f"{len(text):,} characters"})
+    return text.encode("utf-8", "replace").decode()

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import reduce
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from cowest_bench import baseline, compare, resampling, selection, stats
+from cowest_bench import baseline, compare, selection, stats
 from cowest_bench.baseline import ScoredRun
 from cowest_bench.compare import Contrast, Items, Pairs
 from cowest_bench.config import Role
-from cowest_bench.errors import ConfigError, printable
+from cowest_bench.errors import CowestError, printable
 from cowest_bench.records import Results, Run, content_hash
-from cowest_bench.snapshot import ALPHA, MARGIN, MIN_COVERAGE, POOLED
-from cowest_bench.stats import Floats
+from cowest_bench.snapshot import ALPHA, MARGIN, POOLED
 
 NAME_LENGTH = 200  # characters of a name of others that are shown
 MOST_GROUPS = 5_000  # clusters that ranks resample; more are joined at random into so many
@@ -56,13 +52,15 @@ class Measured:
     Attributes:
         stored: The run, and where it is.
         suite: Label of its suite.
+        domain: Its domain, as it is shown.
         items: Its questions with their scores.
-        usage: Columns of the snapshot's table ``runs`` that are sums over its rows.
+        usage: Columns of the snapshot's table ``runs`` that are sums over its rows, and their costs.
         draft_tokens: Mean length of its drafts, None where that is not known.
     """
 
     stored: Stored
     suite: str
+    domain: str
     items: Items
     usage: Mapping[str, Any]
     draft_tokens: float | None
@@ -71,11 +69,6 @@ class Measured:
     def run(self) -> Run:
         """The run."""
         return self.stored.run
-
-    @property
-    def domain(self) -> str:
-        """Its domain, as it is shown."""
-        return domain_label(self.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,37 +107,39 @@ def shown(text: str) -> str:
     return clean if len(clean) <= NAME_LENGTH else clean[: NAME_LENGTH - 1] + "…"
 
 
-def domain_label(run: Run) -> str:
-    """A run's domain, which is never ``POOLED``."""
-    return f"{POOLED} (domain)" if run.domain == POOLED else shown(run.domain)
-
-
 # --- suites ---------------------------------------------------------------------------------------
 
 
-def suite_labels(runs: Iterable[Run]) -> dict[str, str]:
-    """The suite of every data set (by its hash): ``pocket · seed=11``.
+class Place(NamedTuple):
+    """Where a data set is shown."""
 
-    The suite's name, or that of the group or else of the task, and the options that change the data.
-    Where one domain of a suite still has several data sets (a task that was changed, say), all but the
-    newest say which: `` · data 1a2b``.
+    suite: str
+    domain: str
+
+
+def places(runs: Iterable[Run]) -> dict[str, Place]:
+    """The suite and the domain of every data set, by its hash; each has a place of its own.
+
+    A suite's label is its name, or that of the group or else of the task, and the options that change
+    the data: ``pocket · seed=11``. Where a domain of a suite still has several data sets (a task was
+    changed, say), all but the newest say which: `` · data 1a2b``. No domain is called ``POOLED``.
     """
     by_data: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in sorted(runs, key=lambda run: (run.created, run.run_id)):
         by_data[run.identity["data"]].append(run)
-    labels = {
+    rivals: dict[Place, list[str]] = defaultdict(list)
+    for data, same in sorted(by_data.items(), key=lambda item: (item[1][-1].created, item[0])):
         # An option may change nothing, such as a limit that is not reached: then the shortest name.
-        data: min((_suite_label(run) for run in same), key=lambda label: (len(label), label))
-        for data, same in by_data.items()
-    }
-    rivals: dict[tuple[str, str], list[str]] = defaultdict(list)
-    newest = {data: max(run.created for run in same) for data, same in by_data.items()}
-    for data, same in by_data.items():
-        rivals[labels[data], domain_label(same[0])].append(data)
-    for several in rivals.values():
-        for data in sorted(several, key=lambda each: (newest[each], each))[:-1]:
-            labels[data] += f" · data {shown(data)[:4]}"
-    return labels
+        label = min((_suite_label(run) for run in same), key=lambda label: (len(label), label))
+        domain = shown(same[-1].domain)
+        rivals[Place(label, f"{POOLED} (domain)" if domain == POOLED else domain)].append(data)
+    found = {}
+    for place, (*older, newest) in rivals.items():
+        found[newest] = place
+        digits = 4 if len({data[:4] for data in older}) == len(older) else None
+        for data in older:
+            found[data] = place._replace(suite=f"{place.suite} · data {printable(data[:digits])}")
+    return found
 
 
 def _suite_label(run: Run) -> str:
@@ -170,20 +165,21 @@ def histories(members: Sequence[Measured]) -> list[list[Measured]]:
 
 def run_rows(members: Sequence[Measured], texts: bool = True) -> list[Row]:
     """The table ``runs`` of one suite."""
-    alone = _Alone(members)
+    alone = Alone(members)
     current = {history[-1].run.run_id for history in histories(members)}
     return [_run_row(each, each.run.run_id in current, alone, texts) for each in members]
 
 
-def _run_row(each: Measured, current: bool, alone: _Alone, texts: bool) -> Row:
-    run, pairs = each.run, _own(each.items)
+def _run_row(each: Measured, current: bool, alone: Alone, texts: bool) -> Row:
+    run, pairs = each.run, own(each.items)
     estimate = stats.mean_interval(pairs.ours[pairs.scored], pairs.clusters[pairs.scored])
-    profile = selection.profile(each.stored.results, run, ())
     singles = {role: alone(each, role) for role in selection.ANSWERING}
-    prompts = run.identity.get("drafts", {}).get("prompts") if texts else None
-    identity = dict(run.identity)
-    if not texts and "drafts" in identity:
-        identity["drafts"] = {k: v for k, v in identity["drafts"].items() if k != "prompts"}
+    drafts = run.identity.get("drafts")
+    told = dict(drafts) if isinstance(drafts, dict) else {}
+    prompts = told.get("prompts")
+    if not texts:
+        told, prompts = {key: told[key] for key in told if key != "prompts"}, None
+    identity = run.identity | ({"drafts": told} if told else {})
     return {
         **run.model_dump(include={"run_id", "split", "system", "seed", "epochs", "attempts"}),
         **each.usage,
@@ -208,8 +204,6 @@ def _run_row(each: Measured, current: bool, alone: _Alone, texts: bool) -> Row:
         "score": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
-        "usd_per_1k": profile.usd_per_1k,
-        "seconds_per_1k": profile.seconds_per_1k,
         "metrics": {name: compare.finite(value) for name, value in run.metrics.items()},
         "identity": identity,
         "versions": run.identity.get("versions", {}),
@@ -219,7 +213,7 @@ def _run_row(each: Measured, current: bool, alone: _Alone, texts: bool) -> Row:
     }
 
 
-class _Alone:
+class Alone:
     """Finds the runs in which the models of a collaboration answered alone."""
 
     def __init__(self, members: Sequence[Measured]) -> None:
@@ -236,188 +230,14 @@ class _Alone:
         return self.known[found.run_id] if found else None
 
 
-def _own(items: Items) -> Pairs:
+def own(items: Items) -> Pairs:
     """A run's questions in the form that can be pooled."""
     return compare.pair(items, items)
-
-
-# --- entries --------------------------------------------------------------------------------------
-
-
-def entry_rows(members: Sequence[Measured], rows: Sequence[Row]) -> list[Row]:
-    """The table ``entries`` of one suite, from its runs and their rows in the table ``runs``.
-
-    One row for each entry and domain, from its current run; and one for all domains together
-    (``POOLED``, also where there is only one), every question counting the same, for the entries that
-    have a run in every domain.
-    """
-    current: dict[str, dict[Entry, Measured]] = defaultdict(dict)
-    for history in histories(members):
-        current[history[-1].domain][Entry.of(history[-1].run)] = history[-1]
-    entries = sorted({entry for known in current.values() for entry in known}, key=repr)
-    formats = {entry.format for entry in entries if entry.format}
-    alone, by_id = _Alone(members), {row["run_id"]: row for row in rows}
-    domains = sorted(current)
-    complete: list[Row] = []
-    for name, wanted in [*((domain, [domain]) for domain in domains), (POOLED, domains)]:
-        parts = {
-            entry: [current[domain][entry] for domain in wanted]
-            for entry in entries
-            if all(entry in current[domain] for domain in wanted)
-        }
-        found = {
-            entry: {
-                "suite": members[0].suite,
-                "domain": name,
-                "label": entry.label(with_format=len(formats) > 1),
-                **_entry_row(entry, runs, [by_id[each.run.run_id] for each in runs], alone),
-            }
-            for entry, runs in parts.items()
-        }
-        _adjust([*found.values()])
-        _rank(found, parts)
-        complete += found.values()
-    return complete
-
-
-def _entry_row(entry: Entry, parts: Sequence[Measured], rows: Sequence[Row], alone: _Alone) -> Row:
-    """What one entry scored and took in one or several domains, and what it gained."""
-    pairs = compare.pool([_own(each.items) for each in parts])
-    scores = pairs.ours[pairs.scored]
-    estimate = stats.mean_interval(scores, pairs.clusters[pairs.scored])
-    return {
-        **{key: value and shown(value) for key, value in asdict(entry).items()},
-        "entry": entry.id,
-        "domains": len(parts),
-        "n": len(scores),
-        "n_total": len(pairs.keys),
-        "coverage": len(scores) / len(pairs.keys),
-        "score": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "usd_per_1k": _mean(rows, "usd_per_1k", "n_scored"),
-        "seconds_per_1k": _mean(rows, "seconds_per_1k", "n_scored"),
-        "weak_tokens_per_question": _mean(rows, "weak_tokens", None),
-        "strong_tokens_per_question": _mean(rows, "strong_tokens", None),
-        "created": max(each.run.created for each in parts),
-        **_gains(parts, alone),
-    }
-
-
-def _mean(rows: Sequence[Row], name: str, weight: str | None) -> float | None:
-    """Of a column over runs, by their answers; a sum is divided by them. None if any is not known."""
-    values = [row[name] for row in rows]
-    if any(value is None or np.isnan(value) for value in values):
-        return None
-    totals = [row[weight] * row[name] if weight else row[name] for row in rows]
-    return float(sum(totals) / sum(row[weight or "n_total"] for row in rows))
-
-
-def _gains(parts: Sequence[Measured], alone: _Alone) -> Row:
-    """A collaboration against its strong model alone, and against the better of its two alone."""
-    if not (parts[0].run.weak and parts[0].run.strong):
-        return {}
-    strong = [alone(each, "strong") for each in parts]
-    weak = [alone(each, "weak") for each in parts]
-    absent = [
-        f"{role} alone" for role, runs in (("strong", strong), ("weak", weak)) if None in runs
-    ]
-    row: Row = {"missing": ", ".join(absent) or None}
-    over_strong = _contrast(parts, strong)
-    if over_strong:
-        counted = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
-        row |= {name: getattr(over_strong, name) for name in counted}
-        row |= _over("strong", over_strong)
-    ahead = _contrast(weak, strong)
-    if ahead:
-        best = "weak" if ahead.ours > ahead.theirs else "strong"
-        over_best = _contrast(parts, weak if best == "weak" else strong)
-        if over_best:
-            row |= {"best_single": best, "needed": over_best.needed, **_over("best", over_best)}
-            row |= {"over_best_p": over_best.p, "over_best_detectable": over_best.detectable}
-    return row
-
-
-def _over(whom: str, found: Contrast) -> Row:
-    value, low, high = found.difference
-    return {
-        f"over_{whom}": value,
-        f"over_{whom}_low": low,
-        f"over_{whom}_high": high,
-        f"over_{whom}_verdict": str(found.verdict),
-    }
-
-
-def _contrast(
-    ours: Sequence[Measured | None], theirs: Sequence[Measured | None]
-) -> Contrast | None:
-    """Runs against others of the same data; None if any is missing, or no question has both scores."""
-    both = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine and other]
-    if len(both) < len(ours):
-        return None
-    return contrast(compare.pool([compare.pair(mine.items, other.items) for mine, other in both]))
 
 
 def contrast(pairs: Pairs) -> Contrast | None:
     """With the leaderboard's margin and level; None if no question has a score on both sides."""
     return compare.contrast(pairs, margin=MARGIN, alpha=ALPHA) if pairs.scored.any() else None
-
-
-def _adjust(rows: Sequence[Row]) -> None:
-    """Holm's p over the entries of one suite and domain, and whether it is below the level."""
-    tested = [row for row in rows if "over_best_p" in row]
-    adjusted = stats.holm([row["over_best_p"] for row in tested])
-    for row, p in zip(tested, adjusted, strict=True):
-        row |= {"over_best_p": float(p), "significant": bool(p < ALPHA)}
-
-
-def _rank(rows: Mapping[Entry, Row], parts: Mapping[Entry, Sequence[Measured]]) -> None:
-    """Between which ranks every entry lies, and the ties.
-
-    On the questions that all of them have scores for; controls, and entries with a coverage below
-    ``MIN_COVERAGE``, stay out. In the order of their best rank, then score, a new tie group begins with
-    every entry whose ranks no longer overlap those of the group's first member.
-    """
-    ranked = [e for e, row in rows.items() if not e.control and row["coverage"] >= MIN_COVERAGE]
-    if not ranked:
-        return
-    by_domain = [
-        _common([parts[entry][i].items for entry in ranked]) for i in range(len(parts[ranked[0]]))
-    ]
-    scores = np.concatenate([table for table, _ in by_domain], axis=1)
-    sizes = np.cumsum([0, *(codes.max(initial=-1) + 1 for _, codes in by_domain)])
-    clusters = np.concatenate(
-        [codes + start for (_, codes), start in zip(by_domain, sizes[:-1], strict=True)]
-    )
-    if not len(clusters):
-        return
-    for entry, rank in zip(
-        ranked, resampling.rank_intervals(scores, _joined(clusters)), strict=True
-    ):
-        rows[entry] |= {"rank_best": rank.best, "rank_worst": rank.worst}
-    group, last = 0, 0
-    for row in sorted(
-        (rows[entry] for entry in ranked), key=lambda row: (row["rank_best"], -row["score"])
-    ):
-        if row["rank_best"] > last:
-            group, last = group + 1, row["rank_worst"]
-        row["tie_group"] = group
-
-
-def _common(several: Sequence[Items]) -> tuple[Floats, Any]:
-    """Scores of systems (rows) on the questions that all have scores for, and their clusters."""
-    keys = reduce(np.intersect1d, [each.keys[~np.isnan(each.scores)] for each in several])
-    places = [np.searchsorted(each.keys, keys) for each in several]
-    scores = np.stack([each.scores[rows] for each, rows in zip(several, places, strict=True)])
-    return scores, np.unique(several[0].clusters[places[0]], return_inverse=True)[1]
-
-
-def _joined(clusters: Any) -> Any:
-    """Clusters joined at random into ``MOST_GROUPS``, where there are more: as independent, and faster."""
-    groups = int(clusters.max()) + 1
-    if groups <= MOST_GROUPS:
-        return clusters
-    return (np.random.default_rng(0).permutation(groups) % MOST_GROUPS)[clusters]
 
 
 # --- gates ----------------------------------------------------------------------------------------
@@ -455,7 +275,7 @@ def gate_rows(
 def _hashed(each: Measured, warn: Callable[[str], None]) -> ScoredRun | None:
     try:
         return baseline.scored(each.stored.results, each.run)
-    except ConfigError as error:  # too many questions
+    except CowestError as error:  # it has too many questions, or was removed meanwhile
         warn(str(error))
         return None
 
@@ -469,17 +289,20 @@ def _gate(run: Run, against: str, kind: str, pairs: Pairs) -> list[Row]:
     return [about | {"difference": value, "low": low, "high": high, "verdict": str(found.verdict)}]
 
 
-def baseline_rows(baselines: Sequence[baseline.Baseline], suites: Mapping[str, str]) -> list[Row]:
+def baseline_rows(
+    baselines: Sequence[baseline.Baseline], known_places: Mapping[str, Place]
+) -> list[Row]:
     """The table ``baselines``; of a data set without runs the suite is not known."""
     rows = []
     for each in baselines:
         for run in each.runs:
+            place = known_places.get(run.data)
             known = [score for score in run.scores.values() if score is not None]
             rows.append(
                 {
                     "name": shown(each.name),
                     "blessed": each.blessed,
-                    "suite": suites.get(run.data),
+                    "suite": place and place.suite,
                     **run.model_dump(include={"run_id", "data"}),
                     **{
                         key: (value := getattr(run, key)) and shown(value)

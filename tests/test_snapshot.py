@@ -138,6 +138,62 @@ def test_numbers_are_those_of_cowest_compare(results: Results) -> None:
         assert ours["seconds_per_1k"] == pytest.approx(1500)
 
 
+def test_p_is_adjusted_over_the_entries_and_a_format_is_said_where_there_are_several(
+    results: Results,
+) -> None:
+    for system, share in (("weak", 0.5), ("strong", 0.4)):
+        store(results, random_scores(60, share, 1), system=system)
+    shares = {"direct": 0.7, "cot": 0.75, "knowledge": 0.6}
+    runs = {
+        form: store(results, random_scores(60, share, 9), format=form)
+        for form, share in shares.items()
+    }
+    found = {
+        row["format"]: row
+        for row in rows(published(results), "SELECT * FROM entries WHERE domain = 'medical'")
+        if row["system"] == "collab"
+    }
+    (best,) = {row["best_single"] for row in found.values()}
+    alone = [
+        compare_runs(results, runs[form].run_id, f"system={best}", margin=MARGIN, alpha=ALPHA)
+        for form in found
+    ]
+    expected = stats.holm([each.comparison.pooled.p for each in alone])
+    assert [row["over_best_p"] for row in found.values()] == pytest.approx(expected)
+    assert len({*expected}) > 1 and max(expected) < 1
+    assert found["cot"]["label"] == "collab: weak-model + strong-model (cot)"
+
+
+def test_which_single_runs_a_collaboration_is_compared_with(results: Results) -> None:
+    def model(name: str, base: str) -> dict[str, str]:
+        return {"name": f"/elsewhere/models/{name}", "base": base}
+
+    def single(system: str, count: int, hour: int, **given: Any) -> Run:
+        return store(results, right(count, 40), system=system, created=at(hour), **given)
+
+    before = single("weak", 10, 1, weak=model("sft-1", "weak-64"))
+    newest = single("weak", 12, 2, weak=model("sft-2", "weak-64"))
+    single("weak", 30, 3, weak=model("sft-3", "weak-128"))
+    strong = single("strong", 11, 1, strong="org/strong")
+    single("strong", 20, 2, strong="org/other")
+    single("strong", 20, 3, strong="org/strong", control="shuffled")
+    single("strong", 20, 4, strong="org/strong", data="other")
+    common: dict[str, Any] = {"strong": "org/strong", "created": at(5)}
+    same = store(results, right(20, 40), weak=model("sft-1", "weak-64"), **common)
+    tuned_since = store(results, right(21, 40), weak=model("dpo-1", "weak-64"), **common)
+    of_none = store(results, right(22, 40), weak=model("sft-9", "weak-9"), **common)
+    found = {row["run_id"]: row for row in rows(published(results), "SELECT * FROM runs")}
+    assert [found[run.run_id]["weak_run"] for run in (same, tuned_since, of_none)] == [
+        before.run_id,  # the same model
+        newest.run_id,  # else the newest of the same base
+        None,
+    ]
+    assert {found[run.run_id]["strong_run"] for run in (same, tuned_since, of_none)} == {
+        strong.run_id
+    }
+    assert found[before.run_id]["strong_run"] is None
+
+
 def test_a_score_is_the_mean_of_questions_with_a_clustered_interval(results: Results) -> None:
     clusters = [f"passage {i // 4}" for i in range(40)]
     first, second = random_scores(40, 0.6, 1), random_scores(40, 0.6, 2)
@@ -370,6 +426,16 @@ def broken(results: Results, run: Run, change: str) -> None:
         case "other columns":
             table = pyarrow.parquet.read_table(rows_path)
             pyarrow.parquet.write_table(table.drop_columns(["weak_cost"]), rows_path)
+        case "no answers":
+            table = pyarrow.parquet.read_table(rows_path)
+            pyarrow.parquet.write_table(table.slice(0, 0), rows_path)
+        case "no time zone":
+            path.write_text(json.dumps(content | {"created": "2026-11-01T00:00:00"}))
+        case "clusters as numbers":
+            table = pyarrow.parquet.read_table(rows_path)
+            numbers = pyarrow.array([1] * len(table))
+            place = table.column_names.index("cluster")
+            pyarrow.parquet.write_table(table.set_column(place, "cluster", numbers), rows_path)
         case "infinite score":
             table = pyarrow.parquet.read_table(rows_path)
             infinite = pyarrow.array([float("inf")] * len(table))
@@ -395,6 +461,9 @@ def broken(results: Results, run: Run, change: str) -> None:
         "no rows",
         "broken rows",
         "other columns",
+        "no answers",
+        "no time zone",
+        "clusters as numbers",
         "infinite score",
         "score as text",
     ],
@@ -420,9 +489,20 @@ def test_names_of_others_are_only_names(tmp_path: Path) -> None:
     name = "<script>alert(1)</script>'; DROP TABLE runs; --\x1b[2J\u202e" + "x" * 5_000
     weak = {"name": f"org/{name}", "base": name}
     given: dict[str, Any] = {"weak": weak, "domain": name, "suite": name, "control": name}
-    bad_card = card(results, "dpo-1", "dpo", {}, seed=10**30, n_rows="many", history=[{"step": []}])
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    settings = {"nan": float("nan"), "half": "\ud800", "deep": deep}
+    odd: dict[str, Any] = {"seed": 10**30, "n_rows": "many", "history": [{"step": [], "loss": 1}]}
+    bad_card = card(results, "dpo-1", "dpo", {}, settings=settings, **odd)
     given["weak"] = weak | {"card": bad_card}
-    store(results, right(3, 4), seed=10**30, metrics={"m": 0.5}, options={"k": "\x00"}, **given)
+    store(
+        results,
+        right(3, 4),
+        seed=10**30,
+        options={"k": "\x00", "nan": float("nan")},
+        **given,
+    )
     store(results, right(3, 4), system="strong", domain="pooled", suite=name)
     path = published(results)
     (row,) = rows(path, "SELECT * FROM runs WHERE system = 'collab'")

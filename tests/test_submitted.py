@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from cowest_bench.cli import main
 from cowest_bench.records import Results, arrow_schema
+from cowest_bench.reference import check, rewritten, write_index
 from cowest_bench.snapshot import publish
-from cowest_bench.submission import check, rewritten
 from tests.stored import random_scores, right, store, tuned
 
 SUBMITTED = Path(__file__).parent.parent / "results" / "submitted"
@@ -113,6 +113,15 @@ def test_a_board_of_reference_results_says_what_one_of_the_runs_says(
         assert read("SELECT weak_checkpoint FROM theirs.runs WHERE weak IS NOT NULL") == read(
             "SELECT weak_checkpoint FROM ours.runs WHERE weak IS NOT NULL"
         )
+
+
+def test_a_run_whose_training_left_no_card_goes_without(results: Results, tmp_path: Path) -> None:
+    weak = {"name": "/gone/models/sft-1", "card": "/gone/models/sft-1/card.json", "base": "w"}
+    run = store(results, right(3, 4), system="weak", weak=weak)
+    folder = tmp_path / "submitted"
+    assert submit(results, folder, run.run_id).exit_code == 0
+    (packed,) = Results(folder).all_runs()
+    assert packed.weak and (packed.weak.name, packed.weak.card) == ("sft-1", None)
 
 
 def test_without_texts_only_numbers_are_submitted(results: Results, tmp_path: Path) -> None:
@@ -251,11 +260,9 @@ def test_what_was_done_to_the_folder_is_noticed(submitted: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", RELISTED)
 def test_what_is_not_sound_is_noticed_though_the_index_fits(submitted: Path, name: str) -> None:
-    from cowest_bench.submission import _write_index
-
     change, words = RELISTED[name]
     change(submitted)
-    _write_index(submitted)
+    write_index(submitted)
     problems = check(submitted)
     assert any(words in problem for problem in problems), problems
     assert not any("index" in problem for problem in problems)
