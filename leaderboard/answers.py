@@ -87,9 +87,9 @@ def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float
     words = COSTS[cost][1]
     if other["entry"] == best["entry"]:
         return f"No pairing within {margin:g} of it is cheaper ({words.format(best[cost])})."
-    instead = "" if text.is_missing(best[cost]) else f" instead of {words.format(best[cost])}"
+    instead = "" if text.is_missing(best[cost]) else f"instead of {words.format(best[cost])}"
     return text.markup(
-        "Within {margin} of it the cheapest is <b>{label}</b>: {score} at {price}{instead}.",
+        "Within {margin} of it the cheapest is <b>{label}</b>: {score} at {price} {instead}.",
         margin=f"{margin:g}",
         label=other["label"],
         score=text.number(other["score"]),
@@ -112,7 +112,7 @@ def which_go_together(pairs: pd.DataFrame) -> str:
     return BIG.format(
         text.markup(
             "{gain} of {n} pairings do better than the better of their two models alone; "
-            "<b>{weak}</b> with <b>{strong}</b> gains most: {over}.",
+            "<b>{weak}</b> with <b>{strong}</b> gains most, over all domains: {over}.",
             gain=gain,
             n=len(known),
             weak=best["weak"],

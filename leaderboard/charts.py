@@ -204,7 +204,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         .add_params(chosen)
     )
     # Black on a light cell, white on a dark one, in either theme.
-    dark = f"datum.found && abs(datum.gain) > {0.6 * limit}"
+    dark = f"datum.found && abs(datum.gain) > {0.75 * limit}"
     names = (
         alt.Chart(rows)
         .mark_text(fontSize=13, fontWeight=600)
@@ -287,9 +287,7 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
         ],
         columns=["baseline", "candidate", "state", "questions"],
     )
-    rows["shown"] = [
-        f"{n:,} {state}" for n, state in zip(rows["questions"], rows["state"], strict=True)
-    ]
+    rows["shown"] = [f"{count:,}" for count in rows["questions"]]
     order = ["right", "wrong"]
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False)
     scale = alt.Scale(paddingInner=0.04)
@@ -308,8 +306,11 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
     light = alt.condition(
         "datum.state == 'helped' || datum.state == 'hurt'", alt.value("white"), alt.value("#1B2430")
     )
-    numbers = base.mark_text(fontSize=15, fontWeight=600).encode(text="shown:N", color=light)
-    return alt.layer(cells, numbers).properties(
+    numbers, states = (
+        base.mark_text(fontSize=size, fontWeight=600, dy=dy).encode(text=field, color=light)
+        for field, size, dy in (("shown:N", 17, -8), ("state:N", 12, 12))
+    )
+    return alt.layer(cells, numbers, states).properties(
         height=220,
         description=f"Helped {helped}, hurt {hurt}, both right {both_right}, both wrong {both_wrong}.",
     )
@@ -323,7 +324,7 @@ def history(checkpoints: pd.DataFrame) -> Picture:
     """
     columns = ["created", "checkpoint", "score", "low", "high", "verdict"]
     rows = shown_names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
-    x = alt.X("created:T", title="run")
+    x = alt.X("created:T", title="run", axis=alt.Axis(format="%d %b %H:%M", labelOverlap=True))
     y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     base = alt.Chart(rows)

@@ -259,14 +259,15 @@ def best_entry(snapshot: Snapshot, suite: str) -> str | None:
     return str(found["entry"][0]) if len(found) else None
 
 
-def most_checkpoints(snapshot: Snapshot, suite: str) -> str | None:
-    """The entry with the longest history."""
+def most_checkpoints(snapshot: Snapshot, suite: str, entry: str | None = None) -> pd.Series | None:
+    """The entry and domain with the longest history; of one entry, if it is given."""
     found = snapshot.query(
-        "SELECT entry FROM runs WHERE suite = $suite GROUP BY entry "
-        "ORDER BY count(*) / count(DISTINCT domain) DESC, count(control), entry LIMIT 1",
+        "SELECT entry, domain FROM runs WHERE suite = $suite AND ($entry IS NULL OR entry = $entry) "
+        "GROUP BY entry, domain ORDER BY count(*) DESC, count(control), entry, domain LIMIT 1",
         suite=suite,
+        entry=entry,
     )
-    return str(found["entry"][0]) if len(found) else None
+    return found.iloc[0] if len(found) else None
 
 
 def prompts(snapshot: Snapshot, run_id: str) -> dict[str, str]:

@@ -87,13 +87,15 @@ def footer() -> None:
 # --- choices --------------------------------------------------------------------------------------
 
 
-def choose(label: str, options: Sequence[str], *, key: str, default: str | None = None) -> str:
+def choose(
+    label: str, options: Sequence[str], *, key: str, default: str | None = None, **layout: Any
+) -> str:
     """One of some names of others, kept in the URL under the key."""
     shown = [*dict.fromkeys(options)]
     if st.session_state.get(key, shown[0]) not in shown:
         del st.session_state[key]  # another suite or a new snapshot does not have it
     index = shown.index(default) if default in shown else 0
-    return str(st.selectbox(label, shown, index=index, key=key, bind=BIND))
+    return str(st.selectbox(label, shown, index=index, key=key, bind=BIND, **layout))
 
 
 def unique(labels: Mapping[str, str]) -> dict[str, str]:
@@ -106,10 +108,12 @@ def unique(labels: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def choose_entry(label: str, names: Mapping[str, str], *, key: str, default: str | None) -> str:
+def choose_entry(
+    label: str, names: Mapping[str, str], *, key: str, default: str | None, **layout: Any
+) -> str:
     """The id of one of the entries that ``unique`` names; ``default`` is an id."""
     preset = name_of(names, default)
-    return names[choose(label, [*names], key=key, default=preset)]
+    return names[choose(label, [*names], key=key, default=preset, **layout)]
 
 
 def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
@@ -158,6 +162,16 @@ def open_pairing(cells: pd.DataFrame, cell: Mapping[str, str], names: Mapping[st
         st.switch_page(  # the suite stays: its widget is on every page
             "views/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
         )
+
+
+def choose_margin() -> float:
+    """A loss of score that does not matter."""
+    return float(
+        st.number_input(
+            "Margin", 0.0, 1.0, 0.02, 0.01, key="margin", bind=BIND,
+            help="A loss of score below it does not matter.",
+        )
+    )  # fmt: skip
 
 
 def link(page: str, label: str, icon: str, **parameters: Any) -> None:

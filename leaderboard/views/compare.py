@@ -19,9 +19,7 @@ alone = data.alone(snapshot, suite, candidate, "strong")
 with two:
     baseline = ui.choose_entry("Baseline", names, key="baseline", default=alone)
 with three:
-    margin = st.number_input(
-        "Loss that does not matter", 0.0, 1.0, 0.02, 0.01, key="margin", bind=ui.BIND
-    )
+    margin = ui.choose_margin()
 if candidate == baseline:
     ui.empty("Choose two different entries.")
 try:
@@ -35,7 +33,7 @@ rows = comparison.table(found)
 ours, theirs = (ui.name_of(names, entry) or "" for entry in (candidate, baseline))
 st.html(answers.verdict(rows, ours, theirs, margin))
 
-left, right = st.columns([3, 2], gap="medium")
+left, right = st.columns(2, gap="medium")
 with left:
     st.subheader("Differences", anchor=False)
     st.altair_chart(charts.forest(rows, margin))
@@ -50,8 +48,8 @@ with right:
     counts = {name: int(row[name]) for name in ("helped", "hurt", "both_right", "both_wrong")}
     st.altair_chart(charts.square(**counts))
     place = rows["domain"].iloc[0] if domain == POOLED else domain
-    for column, state in zip(st.columns(2), ("helped", "hurt"), strict=True):
-        with column:
+    with st.container(horizontal=True):
+        for state in ("helped", "hurt"):
             ui.link(
                 "samples", f"{counts[state]:,} {state}" if place == domain else f"Questions {state}",
                 "quiz", entry=ours, against=theirs, domain=place, show=state,

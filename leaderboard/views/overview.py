@@ -20,11 +20,14 @@ with two:
     titles = {answers.COSTS[column][0]: column for column in answers.known_costs(ranked)}
     title = ui.choose("Cost", [*titles], key="cost")
 with three:
-    margin = st.number_input(
-        "Loss that does not matter", 0.0, 1.0, 0.02, 0.01, key="margin", bind=ui.BIND
-    )
+    margin = ui.choose_margin()
 with four:
-    everything = st.toggle("Controls and what is not ranked", key="all", bind=ui.BIND)
+    everything = st.toggle(
+        "Show controls",
+        help="And what is not ranked, for too few of its questions have a score.",
+        key="all",
+        bind=ui.BIND,
+    )
 shown = entries if everything else ranked
 
 st.html(answers.which_to_take(entries, titles[title], margin))
@@ -33,22 +36,17 @@ st.html(answers.which_to_take(entries, titles[title], margin))
 
 pairings = answers.pairings(entries)
 preset = None if pairings.empty else pairings.iloc[0]["entry"]
-closer, *links = st.columns([4, 2, 2, 2, 2], vertical_alignment="bottom")
-with closer:
-    entry = ui.choose_entry("Look closer at", names, key="entry", default=preset)
-chosen = ui.name_of(names, entry)
-strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
-untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
-there = {"entry": chosen, "domain": None if domain == POOLED else domain}
-if strong and strong != chosen:
-    with links[0]:
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    entry = ui.choose_entry("Look closer at", names, key="entry", default=preset, width=380)
+    chosen = ui.name_of(names, entry)
+    strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
+    untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
+    there = {"entry": chosen, "domain": None if domain == POOLED else domain}
+    if strong and strong != chosen:
         ui.link("compare", "Against strong alone", "balance", candidate=chosen, baseline=strong)
-    with links[1]:
         ui.link("samples", "What its drafts fixed", "quiz", show="helped", **there)
-if untuned:
-    with links[2]:
+    if untuned:
         ui.link("samples", "What DPO fixed", "auto_fix", against=untuned, show="helped", **there)
-with links[3]:
     ui.link("regressions", "Its checkpoints", "timeline", **there)
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -67,13 +65,10 @@ ui.table(
     key="ranking",
     on_select=choose_row,
 )
-left, right = st.columns(2, gap="medium")
-with left:
-    st.subheader("Scores", anchor=False)
-    st.altair_chart(charts.intervals(shown))
-with right:
-    st.subheader("What a score costs", anchor=False)
-    st.altair_chart(charts.pareto(ranked, titles[title], title))
+st.subheader("What a score costs", anchor=False)
+st.altair_chart(charts.pareto(ranked, titles[title], title))
+st.subheader("Scores", anchor=False)
+st.altair_chart(charts.intervals(shown))
 st.caption(
     "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
     "an entry lies. How each number is made stands under Methods."

@@ -10,13 +10,16 @@ snapshot, suite = ui.snapshot(), ui.suite()
 names = ui.unique(data.labels(snapshot, suite))
 
 st.title("Did a checkpoint get worse?", anchor=False)
+longest = data.most_checkpoints(snapshot, suite)
 one, two = st.columns([4, 3], vertical_alignment="bottom")
 with one:
-    entry = ui.choose_entry(
-        "Entry", names, key="entry", default=data.most_checkpoints(snapshot, suite)
-    )
+    preset = None if longest is None else longest["entry"]
+    entry = ui.choose_entry("Entry", names, key="entry", default=preset)
+of_entry = data.most_checkpoints(snapshot, suite, entry)
 with two:
-    domain = ui.choose("Domain", data.single_domains(snapshot, suite, entry), key="domain")
+    preset = None if of_entry is None else of_entry["domain"]
+    domains = data.single_domains(snapshot, suite, entry)
+    domain = ui.choose("Domain", domains, key="domain", default=preset)
 history = data.history(snapshot, suite, entry, domain)
 newest = history.iloc[0]
 if len(history) == 1:
