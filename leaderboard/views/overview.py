@@ -66,9 +66,13 @@ ui.table(
     on_select=choose_row,
 )
 st.subheader("What a score costs", anchor=False)
-st.altair_chart(charts.pareto(ranked, titles[title], title))
-st.subheader("Scores", anchor=False)
-st.altair_chart(charts.intervals(shown))
+if ranked[titles[title]].notna().any():
+    st.altair_chart(charts.pareto(ranked, titles[title], title))
+else:
+    st.caption("Not known: these runs recorded neither prices, nor tokens, nor seconds.")
+if shown["score"].notna().any():
+    st.subheader("Scores", anchor=False)
+    st.altair_chart(charts.intervals(shown))
 st.caption(
     "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
     "an entry lies. How each number is made stands under Methods."
