@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -268,8 +269,14 @@ def test_an_endless_statement_is_stopped(snapshot: Snapshot) -> None:
 
 
 def test_a_statement_cannot_take_all_memory(snapshot: Snapshot) -> None:
+    def largest() -> int:
+        """Child process so far, in bytes."""
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+    before = largest()
     found = query.ask(snapshot.path, "SELECT repeat('x', 100000000) FROM range(1000)")
     assert found.error
+    assert largest() <= max(before, query.MEMORY)
 
 
 def test_a_statement_sees_no_environment(
