@@ -179,7 +179,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         ],
     )
     rows = rows[["weak", "strong", "label", "gain", "found", "shown", "interval"]]
-    limit = widest if widest > 0.01 else 0.01  # also for NaN, where no gain is known
+    limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
     axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False, labelFlush=False)

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    sync_playwright,
+)
 
 from cowest_bench.records import replaced
 from tests.servers import free_port
@@ -133,6 +140,15 @@ def browsing() -> Iterator[Browser]:
         browser.close()
 
 
+def new_profile(browser: Browser, *, width: int = 1440, dark: bool = False) -> BrowserContext:
+    """Someone with a screen of this width who has never been there: nothing stored, nothing cached."""
+    profile = browser.new_context(
+        viewport={"width": width, "height": 2400}, color_scheme="dark" if dark else "light"
+    )
+    profile.set_default_timeout(SECONDS * 1000)
+    return profile
+
+
 class Visitor:
     """Someone with a browser of their own before a leaderboard.
 
@@ -142,19 +158,13 @@ class Visitor:
         requests: Every address that was asked.
     """
 
-    def __init__(
-        self, browser: Browser, url: str, *, width: int = 1440, dark: bool = False
-    ) -> None:
-        """A new profile: nothing stored, nothing cached."""
+    def __init__(self, profile: BrowserContext, url: str) -> None:
+        """Open a tab; nothing has been asked for yet."""
         self.url = url
         self.troubles: list[str] = []
         self.requests: list[str] = []
-        self._context = browser.new_context(
-            viewport={"width": width, "height": 2400}, color_scheme="dark" if dark else "light"
-        )
-        self._context.set_default_timeout(SECONDS * 1000)
-        self._context.on("request", lambda request: self._asked(request.url))
-        self.page: Page = self._context.new_page()
+        self.page: Page = profile.new_page()
+        self.page.on("request", lambda request: self._asked(request.url))
         self.page.on("console", self._said)
         self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
         self.page.on("websocket", lambda socket: self._asked(socket.url))
@@ -246,17 +256,17 @@ class Visitor:
 
     def close(self) -> None:
         """Leave; nothing untoward may have happened."""
-        self._context.close()
+        self.page.close()
         assert not self.troubles, self.troubles
 
 
 @contextmanager
-def visiting(browser: Browser, url: str, **how: object) -> Iterator[Visitor]:
+def visiting(profile: BrowserContext, url: str) -> Iterator[Visitor]:
     """A visit that ends well only if nothing untoward happened."""
-    visitor = Visitor(browser, url, **how)  # type: ignore[arg-type]
+    visitor = Visitor(profile, url)
     try:
         yield visitor
     except BaseException:
-        visitor._context.close()
+        visitor.page.close()
         raise
     visitor.close()
