@@ -51,19 +51,12 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 # --- all of them ----------------------------------------------------------------------------------
 
-
-def choose_row() -> None:
-    """A row that is clicked becomes the entry to look at."""
-    if (row := ui.clicked("ranking")) is not None:
-        st.session_state["entry"] = ui.name_of(names, shown.iloc[row]["entry"])
-
-
 ui.table(
     tables.ranking(shown),
     tables.RANKING,
     "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
-    on_select=choose_row,
+    chooses=("entry", [ui.name_of(names, each) for each in shown["entry"]]),
 )
 st.subheader("What a score costs", anchor=False)
 if ranked[titles[title]].notna().any():
