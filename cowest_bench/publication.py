@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,7 +169,7 @@ class Publication:
         self.db.execute(
             f"INSERT INTO samples SELECT {columns} FROM read_parquet($path) AS given "
             "ORDER BY epoch, sample_id",
-            {"run_id": each.run.run_id, "path": unglobbed(path)},
+            {"run_id": each.run.run_id, "path": str(path)},
         )
 
     def column(self, name: str) -> str:
@@ -291,11 +290,6 @@ def readable(results: Results, run_id: str) -> Run:
     if any(role not in run.models or role not in models for role in roles):
         raise ConfigError(f"{run_id}.json lacks a model of the system {run.system}.")
     return run
-
-
-def unglobbed(path: Path) -> str:
-    """A path as DuckDB reads it: brackets and stars in it are themselves."""
-    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 # --- writing --------------------------------------------------------------------------------------

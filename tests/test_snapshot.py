@@ -225,6 +225,15 @@ def test_ranks_ties_and_who_stays_out(results: Results) -> None:
     assert [row["tie_group"] for row in ranked] == [1, 1, 2, 3]
 
 
+def test_a_tie_group_is_who_shares_a_rank_with_its_first_member(results: Results) -> None:
+    for name, count in (("a", 190), ("b", 186), ("c", 182), ("d", 100)):
+        # Each is right on the questions that the next one is right on, and some more.
+        store(results, right(count, 200), weak=f"org/{name}")
+    query = "SELECT rank_best, rank_worst, tie_group FROM entries WHERE domain = 'medical'"
+    found = [tuple(row.values()) for row in rows(published(results), f"{query} ORDER BY weak")]
+    assert found == [(1, 2, 1), (1, 3, 1), (2, 3, 1), (4, 4, 2)]
+
+
 def test_the_newest_checkpoint_is_current_and_each_has_its_gates(results: Results) -> None:
     weak = [{"name": f"/elsewhere/models/sft-{i}", "base": "weak-64"} for i in range(3)]
     made = [
@@ -275,6 +284,16 @@ def test_errors_and_missing_systems(results: Results) -> None:
     unscored = rows(path, "SELECT * FROM entries WHERE suite = 'task_ethics' AND system = 'collab'")
     assert {row["score"] for row in unscored} == {None} and len(unscored) == 2
     assert {row["coverage"] for row in unscored} == {0} and notes(path) == []
+
+
+def test_what_lacks_a_single_run_in_one_domain_has_no_pooled_gain(results: Results) -> None:
+    two_domains(results)
+    store(results, right(9, 90), domain="third", suite="pocket", options={"seed": 3})
+    store(results, right(9, 90), domain="third", suite="pocket", system="weak", options={"seed": 3})
+    found = rows(published(results), "SELECT * FROM entries WHERE system = 'collab'")
+    gains = {row["domain"]: (row["over_strong"], row["over_best"], row["missing"]) for row in found}
+    assert gains["third"] == gains["pooled"] == (None, None, "strong alone")
+    assert None not in gains["medical"][:2] and gains["medical"][2] is None
 
 
 def test_another_data_set_of_the_same_name_says_which(results: Results) -> None:
@@ -509,8 +528,9 @@ def test_names_of_others_are_only_names(tmp_path: Path) -> None:
     for column in ("suite", "domain", "weak", "control", "task"):
         assert len(row[column]) <= 200 and row[column].isprintable()
     assert row["seed"] is None and row["training"] == "dpo-1"
-    (training,) = rows(path, "SELECT seed, n_rows FROM trainings")
-    assert training == {"seed": None, "n_rows": None}
+    (training,) = rows(path, "SELECT seed, n_rows, settings FROM trainings")
+    assert training["seed"] is None and training["n_rows"] is None
+    assert json.loads(training["settings"])["half"] == "?" and "NaN" not in training["settings"]
     domains = rows(path, "SELECT DISTINCT domain FROM entries WHERE system = 'strong'")
     assert domains == [{"domain": "pooled (domain)"}]  # the suite's other domain it has not
 
