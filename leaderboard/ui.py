@@ -125,7 +125,7 @@ def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
 def checkpoints(history: pd.DataFrame) -> dict[str, str]:
     """Run ids by a name of the checkpoint: its label, day and the start of its id; newest first."""
     return {
-        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:6]}": row.run_id
+        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:12]}": row.run_id
         for row in history.itertuples()
     }
 

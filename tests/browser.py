@@ -112,7 +112,7 @@ def serving(snapshot: Path) -> Iterator[Server]:
         ):
             try:
                 url = f"http://127.0.0.1:{port}"
-                _wait(process, f"{url}/_stcore/health")
+                wait(process, f"{url}/_stcore/health")
                 yield Server(url, process.pid, shown, temporary)
             finally:
                 process.terminate()
@@ -120,7 +120,8 @@ def serving(snapshot: Path) -> Iterator[Server]:
                 print(log.read_text(errors="replace")[-8000:], file=sys.stderr)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+def wait(process: subprocess.Popen[bytes], url: str) -> None:
+    """Until a server answers at this address."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
