@@ -133,15 +133,13 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> Picture:
         tooltip=tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
         **system_marks(),
     )
-    named = (
-        base.transform_filter(side)
+    named = [
+        alt.Chart(part)
         .mark_text(align=align, dx=dx, dy=14, limit=230, fontSize=11, color=GREY)
         .encode(x=x, y=y, text="label:N")
-        for side, align, dx in (
-            ("datum.named && !datum.right", LEFT, 9),
-            ("datum.named && datum.right", RIGHT, -9),
-        )
-    )
+        for right, align, dx in ((False, LEFT, 9), (True, RIGHT, -9))
+        if len(part := rows[rows["named"] & (rows["right"] == right)])
+    ]
     front = ", ".join(rows.loc[rows["best"], "label"])
     return alt.layer(line, bars, points, *named).properties(
         height=340,
@@ -181,7 +179,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         ],
     )
     rows = rows[["weak", "strong", "label", "gain", "found", "shown", "interval"]]
-    limit = max(widest, 0.01)
+    limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
     axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False, labelFlush=False)

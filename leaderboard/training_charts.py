@@ -123,7 +123,7 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> P
             strokeDash=alt.StrokeDash(
                 "line:N",
                 scale=alt.Scale(domain=colours.domain, range=[[1, 0], [5, 3]]),
-                legend=None,
+                legend=legend,
             ),
             tooltip=tooltip(line="line:N", step="step:N", value="value:Q"),
         )

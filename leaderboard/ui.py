@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -130,7 +131,7 @@ def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
 def checkpoints(history: pd.DataFrame) -> dict[str, str]:
     """Run ids by a name of the checkpoint: its label, day and the start of its id; newest first."""
     return {
-        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:6]}": row.run_id
+        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:12]}": row.run_id
         for row in history.itertuples()
     }
 
@@ -200,13 +201,22 @@ def table(
     alt: str,
     *,
     key: str | None = None,
-    on_select: Callable[[], None] | None = None,
+    chooses: tuple[str, Sequence[Any]] | None = None,
     **layout: Any,
 ) -> None:
-    """Show one of ``tables``; with ``on_select`` a cell can be clicked (see ``clicked``)."""
+    """Show one of ``tables``; with ``chooses``, a row that is clicked makes a choice.
+
+    Args:
+        frame: The table.
+        listed: Its columns.
+        alt: What it is, for those who cannot see it.
+        key: Its name, where a row can be clicked.
+        chooses: Key of the choice, and what each row stands for there.
+        **layout: For Streamlit.
+    """
     chosen: dict[str, Any] = {}
-    if on_select:
-        chosen = {"on_select": on_select, "selection_mode": "single-cell"}
+    if key and chooses:
+        chosen = {"on_select": partial(_choose_row, key, *chooses), "selection_mode": "single-cell"}
     st.dataframe(
         frame,
         column_config=columns(listed),
@@ -219,10 +229,16 @@ def table(
     )
 
 
-def clicked(key: str) -> int | None:
-    """The row of the cell that was clicked in the table with this key."""
-    cells = st.session_state[key].selection.cells
-    return int(cells[0][0]) if cells else None
+def _choose_row(table: str, key: str, values: Sequence[Any]) -> None:
+    """A session keeps its callbacks: one that lived on a page would keep the page's snapshot open."""
+    if cells := st.session_state[table].selection.cells:
+        st.session_state[key] = values[int(cells[0][0])]
+
+
+def take_example(examples: Mapping[str, str]) -> None:
+    """The example that was clicked is the statement; not on its page, as ``_choose_row``."""
+    if name := st.session_state["example"]:
+        st.session_state["statement"] = examples[name]
 
 
 def columns(listed: Sequence[Column]) -> dict[str, Any]:

@@ -51,24 +51,21 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 
 # --- all of them ----------------------------------------------------------------------------------
 
-
-def choose_row() -> None:
-    """A row that is clicked becomes the entry to look at."""
-    if (row := ui.clicked("ranking")) is not None:
-        st.session_state["entry"] = ui.name_of(names, shown.iloc[row]["entry"])
-
-
 ui.table(
     tables.ranking(shown),
     tables.RANKING,
     "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
-    on_select=choose_row,
+    chooses=("entry", [ui.name_of(names, each) for each in shown["entry"]]),
 )
 st.subheader("What a score costs", anchor=False)
-st.altair_chart(charts.pareto(ranked, titles[title], title))
-st.subheader("Scores", anchor=False)
-st.altair_chart(charts.intervals(shown))
+if ranked[titles[title]].notna().any():
+    st.altair_chart(charts.pareto(ranked, titles[title], title))
+else:
+    st.caption("Not known: these runs recorded neither prices, nor tokens, nor seconds.")
+if shown["score"].notna().any():
+    st.subheader("Scores", anchor=False)
+    st.altair_chart(charts.intervals(shown))
 st.caption(
     "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
     "an entry lies. How each number is made stands under Methods."

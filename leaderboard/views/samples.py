@@ -49,13 +49,6 @@ st.caption(f"{found.total:,} questions, page {number} of {pages}. In this search
 if snapshot.meta.get("texts") == "no":
     st.info("This snapshot was published without texts: cowest publish --no-texts.")
 
-
-def choose_row() -> None:
-    """A row that is clicked is the question to open."""
-    if (row := ui.clicked("questions")) is not None:
-        st.session_state["question"] = int(found.rows["sample_id"].iloc[row])
-
-
 if found.rows.empty:
     ui.empty("No question is like that. Show all, search for another word, or go to page 1.")
 ui.table(
@@ -63,7 +56,7 @@ ui.table(
     tables.SAMPLES,
     "Questions with the weak model's draft, the answer and the gold answer",
     key="questions",
-    on_select=choose_row,
+    chooses=("question", [int(number) for number in found.rows["sample_id"]]),
     height=300,
 )
 st.caption("Click a row to open the question.")

@@ -32,20 +32,13 @@ EXAMPLES = {
     ),
 }
 
-
-def take_example() -> None:
-    """The example that was clicked is the statement."""
-    if name := st.session_state["example"]:
-        st.session_state["statement"] = EXAMPLES[name]
-
-
 snapshot = ui.snapshot()
 st.title("Ask the snapshot yourself", anchor=False)
 st.caption(
     f"One SELECT statement in DuckDB's SQL; at most {query.SECONDS:g} s and {query.ROWS:,} rows. "
     "It can read the published tables and nothing else."
 )
-st.pills("Examples", [*EXAMPLES], key="example", on_change=take_example)
+st.pills("Examples", [*EXAMPLES], key="example", on_change=ui.take_example, args=(EXAMPLES,))
 statement = st.text_area(
     "Statement", value=EXAMPLES["The leaderboard"], height=130, key="statement", max_chars=5_000,
     bind=ui.BIND,
