@@ -126,7 +126,7 @@ class Job(Generic[Key, Made]):
 
 @dataclass
 class Outcome(Generic[Key, Made]):
-    """What has become of jobs.
+    """What has become of jobs, in their order, whichever was done first.
 
     Attributes:
         done: What their calls returned.
@@ -164,7 +164,11 @@ def run(
                 work.off(executor, progress)
             except BrokenProcessPool:
                 work.lose(restart)
-    return work.outcome
+    done, failed = work.outcome.done, work.outcome.failed
+    return Outcome(
+        {job.key: done[job.key] for job in jobs if job.key in done},
+        {job.key: failed[job.key] for job in jobs if job.key in failed},
+    )
 
 
 class _Work(Generic[Key, Made]):
