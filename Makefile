@@ -52,4 +52,4 @@ $(VENV)/.installed-board: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm results/runs results/logs results/models results/scores.duckdb results/board.duckdb
+	rm -rf $(VENV) $(VENV)-vllm results/runs results/logs results/models results/locks results/*.duckdb results/board.duckdb

@@ -121,7 +121,7 @@ def places(runs: Iterable[Run]) -> dict[str, Place]:
     """The suite and the domain of every data set, by its hash; each has a place of its own.
 
     A suite's label is its name, or that of the group or else of the task, and the options that change
-    the data: ``pocket · seed=11``. Where a domain of a suite still has several data sets (a task was
+    the data: ``cowest · limit=100``. Where a domain of a suite still has several data sets (a task was
     changed, say), all but the newest say which: `` · data 1a2b``. No domain is called ``POOLED``.
     """
     by_data: dict[str, list[Run]] = defaultdict(list)
