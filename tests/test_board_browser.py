@@ -274,7 +274,7 @@ def hostile(canary: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFact
             for place, key in enumerate(("question", "gold", "draft", "output", "answer"))
         }
         row["error"] = [texts[j] if j == i % 4 else None for j in range(count)]
-        score = [None if j == i % 4 else float((i + j) % 2) for j in range(count)]
+        score = [None if j == i == 3 else float((i + j) % 2) for j in range(count)]
         weak, strong = {"name": name, "base": name}, {"name": other, "base": short[i % 2]}
         alone: dict[str, Any] = {"row": row, **given}
         store(results, score, system="strong", strong=strong, **alone)
@@ -357,6 +357,7 @@ def test_hostile_results_are_only_text_on_every_page(
 ) -> None:
     _, asked = canary
     guest.open("overview", all="true")
+    assert "Take collab" in guest.text  # the sentence that names the best pairing
     for name in PAGES:
         guest.go(name)
         check_nothing_happened(guest, name, asked)
@@ -387,7 +388,7 @@ def test_every_hostile_question_is_only_text(guest: Visitor, canary: tuple[str, 
 
 def test_hostile_addresses_and_statements(guest: Visitor, canary: tuple[str, list[str]]) -> None:
     url, asked = canary
-    for text in attacks(url)[:6:2]:
+    for text in attacks(url)[:6:3]:
         for name in ("overview", "samples"):
             guest.open(
                 name, suite=text, domain=text, entry=text, against=text, show=text, search=text
