@@ -182,10 +182,12 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
-    axis = alt.Axis(labelLimit=180, labelAngle=0, ticks=False, domain=False, labelFlush=False)
+    axis = {"labelAngle": 0, "ticks": False, "domain": False, "labelFlush": False}
+    column = max(70, 260 // max(1, rows["strong"].nunique()))  # pixels
     scale = alt.Scale(paddingInner=0.04)
-    x = alt.X("strong:N", title="strong model", axis=axis, scale=scale)
-    y = alt.Y("weak:N", title="weak model", axis=axis, scale=scale)
+    across, down = alt.Axis(labelLimit=column, **axis), alt.Axis(labelLimit=180, **axis)
+    x = alt.X("strong:N", title="strong model", axis=across, scale=scale)
+    y = alt.Y("weak:N", title="weak model", axis=down, scale=scale)
     cells = (
         alt.Chart(rows)
         .mark_rect(cornerRadius=3, cursor="pointer")

@@ -20,7 +20,9 @@ MOST_WORDS = 1_500  # of each side of a word diff: its time grows with their pro
 _KEPT = frozenset("\n\t\u200c\u200d")
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
-_BLOCK = "white-space:pre-wrap;overflow-wrap:anywhere;overflow:hidden;line-height:1.5"
+_BLOCK = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;max-height:32rem;overflow:auto;line-height:1.5"
+)
 # Bold and struck out as well as coloured: not everyone sees the colours.
 _INSERTED = "background:rgba(0,114,178,.22);text-decoration:none;font-weight:600;border-radius:2px"
 _DELETED = "background:rgba(213,94,0,.20);text-decoration:line-through;border-radius:2px"

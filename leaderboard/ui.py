@@ -16,6 +16,7 @@ from leaderboard.data import Snapshot
 from leaderboard.tables import Column
 
 BIND: Literal["query-params"] = "query-params"
+HALF = 480  # pixels: two such charts stand side by side, on a narrow screen one below the other
 
 
 def empty(sentence: str, command: str = "") -> None:

@@ -34,6 +34,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 SECONDS = 30.0  # that a page may take on a busy machine
+HEIGHT = 2400  # pixels of a screen: tall, because what is below is not drawn
 PAGES = {
     "overview": "Which pairing should I take?",
     "pairings": "Which weak model goes with which strong one?",
@@ -144,7 +145,7 @@ def browsing() -> Iterator[Browser]:
 def new_profile(browser: Browser, *, width: int = 1440, dark: bool = False) -> BrowserContext:
     """Someone with a screen of this width who has never been there: nothing stored, nothing cached."""
     profile = browser.new_context(
-        viewport={"width": width, "height": 2400}, color_scheme="dark" if dark else "light"
+        viewport={"width": width, "height": HEIGHT}, color_scheme="dark" if dark else "light"
     )
     profile.set_default_timeout(SECONDS * 1000)
     return profile

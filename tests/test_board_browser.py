@@ -87,8 +87,11 @@ def pairings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def board(pairings: Path) -> Iterator[Server]:
+def board(profile: BrowserContext, pairings: Path) -> Iterator[Server]:
+    """A server whose first visitor follows a link, to a page that is not the first one."""
     with browsers.serving(pairings) as server:
+        with browsers.visiting(profile, server.url) as visitor:
+            visitor.open("samples", suite="pocket · seed=3", show="hurt")
         yield server
 
 
@@ -271,7 +274,7 @@ def hostile(canary: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFact
             for place, key in enumerate(("question", "gold", "draft", "output", "answer"))
         }
         row["error"] = [texts[j] if j == i % 4 else None for j in range(count)]
-        score = [None if j == i % 4 else float((i + j) % 2) for j in range(count)]
+        score = [None if j == i == 3 else float((i + j) % 2) for j in range(count)]
         weak, strong = {"name": name, "base": name}, {"name": other, "base": short[i % 2]}
         alone: dict[str, Any] = {"row": row, **given}
         store(results, score, system="strong", strong=strong, **alone)
@@ -318,6 +321,7 @@ FOREIGN = r"""() => {
                     attribute.name === 'style' ? value : ''))
                 found.push(attribute.name + '=' + value.slice(0, 200));
             if (!loads.includes(attribute.name.toLowerCase()) || name === 'meta') continue;
+            if (!URL.canParse(value, document.baseURI)) continue;
             const url = new URL(value, document.baseURI);
             if (!url.href.startsWith(own) && url.protocol !== 'data:')
                 found.push(attribute.name + '=' + value.slice(0, 200));
@@ -353,6 +357,7 @@ def test_hostile_results_are_only_text_on_every_page(
 ) -> None:
     _, asked = canary
     guest.open("overview", all="true")
+    assert "Take collab" in guest.text  # the sentence that names the best pairing
     for name in PAGES:
         guest.go(name)
         check_nothing_happened(guest, name, asked)
@@ -383,7 +388,7 @@ def test_every_hostile_question_is_only_text(guest: Visitor, canary: tuple[str, 
 
 def test_hostile_addresses_and_statements(guest: Visitor, canary: tuple[str, list[str]]) -> None:
     url, asked = canary
-    for text in attacks(url)[:6:2]:
+    for text in attacks(url)[:6:3]:
         for name in ("overview", "samples"):
             guest.open(
                 name, suite=text, domain=text, entry=text, against=text, show=text, search=text
@@ -405,11 +410,10 @@ def test_the_canary_and_the_checks_would_notice(
     board.show(hostile)
     visitor = Visitor(profile, board.url)
     visitor.open("methods")
-    for made in (f"<img src={url}>", "<iframe srcdoc=x></iframe>", "<img src=x onerror=hacked=1>"):
-        visitor.page.evaluate(
-            "html => document.querySelector('[data-testid=stMain]').insertAdjacentHTML('beforeend', html)",
-            made,
-        )
+    insert = "html => document.querySelector('[data-testid=stMain]').insertAdjacentHTML('beforeend', html)"
+    with visitor.page.expect_response(url):
+        visitor.page.evaluate(insert, f"<img src={url}>")
+    visitor.page.evaluate(insert, "<iframe srcdoc=x></iframe><img src=x onerror=hacked=1>")
     visitor.page.wait_for_function("typeof hacked !== 'undefined'")
     assert len(visitor.page.evaluate(FOREIGN)) >= 4
     assert "/x" in asked and f"request: {url}" in visitor.troubles

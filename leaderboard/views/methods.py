@@ -12,7 +12,8 @@ from leaderboard import data, text, ui
 snapshot, suite = ui.snapshot(), ui.suite()
 
 st.title("How is each number made?", anchor=False)
-words, facts = st.columns([3, 2], gap="large")
+with st.container(horizontal=True, gap="large"):
+    words, facts = st.container(width=560), st.container(width=370)
 with words:
     st.subheader("What is compared", anchor=False)
     st.markdown(

@@ -31,12 +31,11 @@ with right:
 widest = float(found["over_best"].abs().max())
 st.html(answers.which_go_together(found[found["domain"] == POOLED]))
 places = [each for each in data.domains(snapshot, suite) if (found["domain"] == each).any()]
-for start in range(0, len(places), 2):
-    for column, (i, domain) in zip(
-        st.columns(2, gap="medium"), list(enumerate(places))[start : start + 2], strict=False
-    ):
+width = max(ui.HALF, 220 + 75 * found["strong"].nunique())
+with st.container(horizontal=True, gap="medium"):
+    for i, domain in enumerate(places):
         cells = found[found["domain"] == domain]
-        with column:
+        with st.container(width=width):
             st.text(text.label(domain))
             event = st.altair_chart(
                 charts.heatmap(cells, widest), key=f"heatmap-{i}", on_select="rerun"

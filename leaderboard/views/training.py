@@ -37,9 +37,9 @@ pictures = [
     for signal in sorted(deltas["signal"].unique(), reverse=True)
 ]
 pictures += [charts.curves(steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
-for start in range(0, len(pictures), 2):
-    for column, picture in zip(st.columns(2, gap="medium"), pictures[start:], strict=False):
-        with column:
+with st.container(horizontal=True, gap="medium"):
+    for picture in pictures:
+        with st.container(width=ui.HALF):
             st.altair_chart(picture)
 
 lengths = data.draft_lengths(snapshot, suite)
