@@ -182,7 +182,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
-    axis = {"labelAngle": 0, "ticks": False, "domain": False, "labelFlush": False}
+    axis: dict[str, Any] = {"labelAngle": 0, "ticks": False, "domain": False, "labelFlush": False}
     column = max(70, 260 // max(1, rows["strong"].nunique()))  # pixels
     scale = alt.Scale(paddingInner=0.04)
     across, down = alt.Axis(labelLimit=column, **axis), alt.Axis(labelLimit=180, **axis)
