@@ -87,7 +87,9 @@ def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float
     words = COSTS[cost][1]
     if other["entry"] == best["entry"]:
         return f"No pairing within {margin:g} of it is cheaper ({words.format(best[cost])})."
-    instead = "" if text.is_missing(best[cost]) else f"instead of {words.format(best[cost])}"
+    instead = (
+        "" if text.is_missing(best[cost]) else f"(the best: {words.format(best[cost]).split()[0]})"
+    )
     return text.markup(
         "Within {margin} of it the cheapest is <b>{label}</b>: {score} at {price} {instead}.",
         margin=f"{margin:g}",
