@@ -189,7 +189,7 @@ def test_the_answer_names_the_best_pairing_its_gain_and_the_cheapest(snapshot: S
     said = answers.which_to_take(entries, "tokens", 0.5)
     assert answers.cheapest(entries, "tokens", 0.5) is not None
     assert (
-        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per question instead"
+        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per question (the best: "
         in said
     )
 
