@@ -97,6 +97,7 @@ def demo(
     show(results, runs, form, {"seed": seed})
     if form == "table":
         click.echo("Next: cowest results                       every run that is stored")
+        click.echo("      cowest board                         browse and compare them")
         click.echo(f"      inspect view --log-dir {results.logs}    every prompt and answer")
 
 
