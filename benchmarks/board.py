@@ -21,8 +21,8 @@ import click
 import duckdb
 from shared import apart, cpu_seconds, peak, write
 
-from cowest_bench.records import Results
-from cowest_bench.snapshot import SETTINGS, TABLES, publish
+from cowest_bench.board.snapshot import SETTINGS, TABLES, publish
+from cowest_bench.store import Results
 
 RUNS = 10
 LONGEST = 60.0  # CPU seconds that a million rows may take
@@ -112,7 +112,7 @@ def cost(work: Any, results: Results, target: Path) -> Cost:
 
 
 def _measured(work: Any, results: Results, target: Path, told: Queue[tuple[float, int]]) -> None:
-    import cowest_bench.publication  # noqa: F401  (what is imported is not what is measured)
+    import cowest_bench.board.publication  # noqa: F401  (what is imported is not what is measured)
 
     before = peak()
     cpu = cpu_seconds(lambda: work(results, target), times=1)

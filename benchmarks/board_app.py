@@ -29,9 +29,9 @@ from board import write_runs
 from playwright.sync_api import Browser
 from shared import apart, cpu_seconds
 
+from cowest_bench.board.snapshot import publish
 from cowest_bench.cli.board import streamlit_command
-from cowest_bench.records import Results
-from cowest_bench.snapshot import publish
+from cowest_bench.store import Results
 from leaderboard import data
 from tests import browser as browsers
 from tests.browser import PAGES, Server, Visitor

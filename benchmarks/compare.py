@@ -16,8 +16,8 @@ import tempfile
 import click
 from shared import apart, cpu_seconds, peak, write
 
-from cowest_bench.records import Results
-from cowest_bench.selection import compare_runs
+from cowest_bench.store import Results
+from cowest_bench.store.selection import compare_runs
 
 SEEN = ("sample_id", "score", "cluster", "cost", "weak_seconds", "strong_seconds", "answer")
 

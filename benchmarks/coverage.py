@@ -1,4 +1,4 @@
-"""How well the intervals, tests, verdicts and plans of cowest_bench.stats hold, by simulation.
+"""How well the intervals, tests, verdicts and plans of cowest_bench.analysis.stats hold, by simulation.
 
     python benchmarks/coverage.py --seed 0 --out docs/statistics.md     # all that follows its mark
     python benchmarks/coverage.py --quick                               # a fiftieth of the draws
@@ -19,8 +19,8 @@ import click
 import numpy as np
 from scipy.stats import binom
 
-from cowest_bench import planning, resampling, stats
-from cowest_bench.stats import Floats, Verdict
+from cowest_bench.analysis import planning, resampling, stats
+from cowest_bench.analysis.stats import Floats, Verdict
 
 Codes = np.ndarray[tuple[int], np.dtype[np.intp]]
 SIZES = (100, 200, 500, 2000)

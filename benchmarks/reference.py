@@ -18,7 +18,7 @@ import click
 import yaml
 
 from cowest_bench.pocket import demo
-from cowest_bench.records import Results
+from cowest_bench.store import Results
 
 SEED = 11
 CHECKPOINTS = ((SEED, {"seed": SEED, "facts": 0.5}), (SEED + 1, {"seed": SEED}))

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from cowest_bench.config import SYSTEMS
-from cowest_bench.records import Results, Run, arrow_schema
+from cowest_bench.store import Results, Run, arrow_schema
 
 TEXT = "A patient of 54 years is seen with pain in the chest. " * 4
 
@@ -71,7 +71,9 @@ def write(
             "score": 0.7,
             "metrics": {},
             "seconds": 1.0,
-            "identity": {"data": "same", "models": models, "graded": False},
+            "score_id": "same",
+            "data": "same",
+            "identity": {"models": models},
         }
     )
     (results.runs / f"{run_id}.json").write_text(run.model_dump_json())

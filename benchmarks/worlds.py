@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from cowest_bench.pocket import demo as pocket
-from cowest_bench.records import Results
-from cowest_bench.report import POOLED, Answers, answers, compare, labelled, pool
+from cowest_bench.report.results import POOLED, Answers, answers, compare, labelled, pool
+from cowest_bench.store import Results
 
 MAIN = ("strong", "weak", "collab", "collab-tuned")
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cowest_bench.config import ModelSpec, Pairing, Price
     from cowest_bench.errors import CowestError
-    from cowest_bench.evaluate import evaluate
-    from cowest_bench.feedback import influence, preference_pairs
+    from cowest_bench.lab.evaluate import evaluate
+    from cowest_bench.lab.feedback import influence, preference_pairs
+    from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, dpo, sft
     from cowest_bench.method import Method, cowest, preference_rows
-    from cowest_bench.records import Results, Run, SampleScore
-    from cowest_bench.report import summarise
+    from cowest_bench.report.results import summarise
+    from cowest_bench.store import Results, Run, SampleScore
     from cowest_bench.tasks import Task, list_tasks, load_task, validate_task
-    from cowest_bench.train import DPOSettings, Lora, SFTSettings, dpo, sft
 
 __version__ = version("cowest-bench")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Role = Literal["weak", "strong", "evaluator"]
 ROLES: tuple[Role, ...] = ("weak", "strong", "evaluator")
 
-#: The four systems, and which roles answer in each. They need only two solvers: ``collab-tuned`` is
-#: ``collab`` with another weak checkpoint.
-SYSTEMS: dict[str, tuple[Role, ...]] = {
-    "weak": ("weak",),
-    "strong": ("strong",),
-    "collab": ("weak", "strong"),
-    "collab-tuned": ("weak", "strong"),
-}
+DRAFT_TEMPERATURE = 0.7  # drafts are sampled, because k drafts of one sample have to differ
+
+Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
 
 
 class Price(BaseModel):

@@ -5,6 +5,8 @@
     ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
     ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
     ├── ComparisonError    exit code 4: scores that cannot be compared
+    │   └── RecordError    a stored run that cannot be read
+    │       └── OldRunError  one of an earlier version
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
         └── BudgetError    it stopped because the next call could have passed the budget
 
@@ -41,6 +43,14 @@ class ComparisonError(CowestError):
     """Scores that cannot be compared: other data, nothing in common, too few of them, unreadable."""
 
     exit_code = 4
+
+
+class RecordError(ComparisonError):
+    """A stored run that cannot be read."""
+
+
+class OldRunError(RecordError):
+    """A stored run of an earlier version."""
 
 
 class RunError(CowestError):

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cowest_bench.config import Limits, ModelSpec, Pairing
 from cowest_bench.errors import ConfigError, RunError
-from cowest_bench.evaluate import Progress, evaluate
-from cowest_bench.feedback import (
+from cowest_bench.lab.evaluate import Progress, evaluate
+from cowest_bench.lab.feedback import (
     PreferencePair,
     Rule,
     Signal,
@@ -24,13 +24,13 @@ from cowest_bench.feedback import (
     influence,
     preference_pairs,
 )
-from cowest_bench.judge import judge
-from cowest_bench.prompts import DEFAULT_FORMAT
-from cowest_bench.records import Results, Run
-from cowest_bench.spending import Budget
+from cowest_bench.lab.judge import judge
+from cowest_bench.lab.train import DPOSettings, Row, SFTSettings, dpo, sft
+from cowest_bench.models.budget import Budget
+from cowest_bench.store import Results, Run
 from cowest_bench.systems import DRAFT_TEMPERATURE
 from cowest_bench.tasks import Message, Task
-from cowest_bench.train import DPOSettings, Row, SFTSettings, dpo, sft
+from cowest_bench.tasks.prompts import DEFAULT_FORMAT
 
 
 class Method(BaseModel):

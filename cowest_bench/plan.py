@@ -22,17 +22,17 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cowest_bench import spending
 from cowest_bench.config import SYSTEMS, Limits, ModelSpec, Pairing, Role
 from cowest_bench.errors import ConfigError, TaskError, suggestion
-from cowest_bench.evaluate import Cell, Progress, complete
-from cowest_bench.judge import RATING_TOKENS
+from cowest_bench.lab.evaluate import Cell, Progress, complete
+from cowest_bench.lab.judge import RATING_TOKENS
 from cowest_bench.method import Method, cowest
-from cowest_bench.prompts import DEFAULT_FORMAT
-from cowest_bench.records import Results, Run
-from cowest_bench.spending import Budget
+from cowest_bench.models import budget
+from cowest_bench.models.budget import Budget
+from cowest_bench.store import Results, Run
 from cowest_bench.systems import DRAFT_TEMPERATURE, MAX_TOKENS
 from cowest_bench.tasks import Split, Task, load_task, load_tasks, read_task_file
+from cowest_bench.tasks.prompts import DEFAULT_FORMAT
 
 BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
 
@@ -255,7 +255,7 @@ class Estimate:
     def cost(self, plan: Plan) -> float:
         """US dollars, at the prices in the plan."""
         return sum(
-            spending.price(spec.price, self.input_tokens[role], self.output_tokens[role])
+            budget.price(spec.price, self.input_tokens[role], self.output_tokens[role])
             for role, spec in plan.models.items()
             if role in self.calls
         )

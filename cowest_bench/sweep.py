@@ -22,13 +22,14 @@ from typing import Any, Self, TypeAlias
 
 from pydantic import Field, field_validator
 
-from cowest_bench import models, workers
+from cowest_bench import models
 from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError, CowestError, RunError, redacted
+from cowest_bench.lab import workers
+from cowest_bench.models.budget import Budget
 from cowest_bench.plan import BasePlan, Estimate, Plan
-from cowest_bench.records import Results, Run
-from cowest_bench.spending import Budget
+from cowest_bench.store import Results, Run
 from cowest_bench.tasks import Task
 
 SINGLE = ("weak", "strong")

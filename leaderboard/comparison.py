@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cowest_bench import compare
-from cowest_bench.compare import Comparison, Contrast, Items
+from cowest_bench.analysis import contrasts
+from cowest_bench.analysis.contrasts import Comparison, Contrast, Items
+from cowest_bench.board.snapshot import POOLED
 from cowest_bench.errors import ComparisonError
-from cowest_bench.snapshot import POOLED
 from leaderboard import data
 from leaderboard.data import Snapshot
 
@@ -31,12 +31,12 @@ def compare_entries(
     if both.empty:
         raise ComparisonError("The two were never run on the same questions.")
     pairs = {
-        row.domain: compare.pair(
+        row.domain: contrasts.pair(
             _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
         )
         for row in both.sort_values("domain").itertuples()
     }
-    return compare.compare(pairs, margin=margin)
+    return contrasts.compare(pairs, margin=margin)
 
 
 def _items(snapshot: Snapshot, run_id: str) -> Items:
@@ -48,7 +48,7 @@ def _items(snapshot: Snapshot, run_id: str) -> Items:
     )
 
 
-def contrasts(comparison: Comparison) -> dict[str, Contrast]:
+def every_contrast(comparison: Comparison) -> dict[str, Contrast]:
     """Every domain, and all together where there are several."""
     pooled = {POOLED: comparison.pooled} if len(comparison.domains) > 1 else {}
     return comparison.domains | pooled
@@ -73,7 +73,7 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "both_right": each.both_right,
                 "both_wrong": each.both_wrong,
                 "not_scored": each.not_scored,
-                "detectable": compare.finite(each.detectable),
+                "detectable": contrasts.finite(each.detectable),
                 "needed": each.needed,
             }
             for name, each in contrasts(comparison).items()

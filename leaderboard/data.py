@@ -23,8 +23,8 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from cowest_bench.board.snapshot import POOLED, SCHEMA_VERSION
 from cowest_bench.errors import ConfigError
-from cowest_bench.snapshot import POOLED, SCHEMA_VERSION
 from leaderboard.query import LOCKED
 
 DEFAULT_LOCATION = "results/board.duckdb"

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cowest_bench.records import Results
-from cowest_bench.snapshot import publish
+from cowest_bench.board.snapshot import publish
+from cowest_bench.store import Results
 from tests.stored import right, store
 
 SUITE = "town"

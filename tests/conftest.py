@@ -15,8 +15,9 @@ import pytest
 from filelock import FileLock
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.records import Results
+from cowest_bench.store import Results
 
+ROOT = Path(__file__).parents[1]
 SEED = 3  # of the world that the tests look at
 
 hypothesis.settings.register_profile("shared-machine", deadline=None)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cowest_bench.config import SYSTEMS
-from cowest_bench.records import Results, Run, SampleScore, content_hash
+from cowest_bench.store import Results, Run, SampleScore, content_hash
+from cowest_bench.systems import find_system
 
 Scores = Sequence[float | None]
 
@@ -41,18 +41,21 @@ def store(
         epochs: How often each question was asked.
         **given: Other fields of the run.
     """
-    models = {role: given.pop(role, f"org/{role}-model") for role in SYSTEMS[system]}
+    of = find_system(system)
+    models = {role: given.pop(role, f"org/{role}-model") for role in of.roles}
     identity = {
-        "data": data or f"data-{domain}",
+        "questions": data or f"data-{domain}",
         "models": {role: _identity(model) for role, model in models.items()},
-        "graded": False,
-        "versions": given.pop("versions", {"lm-eval": "1", "cowest-bench": "1"}),
         "of": content_hash([system, list(scores), given]),
     }
     known = [score for score in scores if score is not None]
     run = Run.model_validate(
         {
             "run_id": content_hash(identity),
+            "score_id": "scored",
+            "data": data or f"data-{domain}",
+            "compared_with": of.compared_with,
+            "versions": {"lm-eval": "1", "cowest-bench": "1"},
             "task": f"task_{domain}",
             "domain": domain,
             "split": "test",
@@ -91,8 +94,7 @@ def store(
         )
         for i, score in enumerate(scores)
     ]
-    results.write(run, rows)
-    return run
+    return results.write(run, rows)
 
 
 def _identity(model: Any) -> dict[str, str]:

@@ -13,11 +13,11 @@ from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
 from cowest_bench.plan import Plan
-from cowest_bench.records import Results
-from tests.conftest import SEED, cowest
+from cowest_bench.store import Results
+from tests.conftest import ROOT, SEED, cowest
 from tests.endpoint import Endpoint
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def test_options_have_the_last_word(tmp_path: Path) -> None:

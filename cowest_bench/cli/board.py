@@ -79,7 +79,7 @@ def _publish(
     baselines: Path | None = None,
     submitted: Path | None = None,
 ) -> Path:
-    from cowest_bench import snapshot
+    from cowest_bench.board import snapshot
 
     results = read_results(root)
     blessed = baselines or Path("baselines")
@@ -205,7 +205,7 @@ def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None
     \b
     Exit codes: 0 added, 2 no such runs, added before, or not sound.
     """
-    from cowest_bench import submission
+    from cowest_bench.board import submission
 
     new = submission.submit(read_results(root), runs, folder, keep_texts=texts)
     for path in new:

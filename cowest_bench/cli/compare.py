@@ -68,8 +68,9 @@ def compare(a: str, b: str, margin: float, alpha: float, root: Path, form: str) 
     \b
     Exit codes: 0 compared, 2 no such runs, 4 the runs have no question in common.
     """
-    from cowest_bench import compare_report, report
-    from cowest_bench.selection import compare_runs
+    from cowest_bench.report import comparison as compare_report
+    from cowest_bench.report import results as report
+    from cowest_bench.store.selection import compare_runs
 
     found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
     if form == "json":
@@ -156,8 +157,9 @@ def gate(
       4  could not be checked: other data, too few scores, unreadable files
     """
     with _crashes_are_4():
-        from cowest_bench import check as gates
-        from cowest_bench import compare_report, report
+        from cowest_bench.gate import check as gates
+        from cowest_bench.report import comparison as compare_report
+        from cowest_bench.report import results as report
 
         as_json = given.pop("json")
         found = gates.gate(
@@ -199,7 +201,7 @@ def _crashes_are_4() -> Iterator[None]:
 
 
 def _write(path: Path, text: str) -> None:
-    from cowest_bench.records import replaced
+    from cowest_bench.store import replaced
 
     try:
         with replaced(path) as temporary:
@@ -232,8 +234,8 @@ def bless(run: str, name: str, folder: Path, root: Path) -> None:
       cowest baseline bless 3f2a --name main
       cowest baseline bless "weak=mine system=collab-tuned" --name mine
     """
-    from cowest_bench import baseline as baselines
-    from cowest_bench.selection import select
+    from cowest_bench.gate import baseline as baselines
+    from cowest_bench.store.selection import select
 
     stored = read_results(root)
     runs = [baselines.scored(stored, each) for each in select(stored.all_runs(), run)]
@@ -247,7 +249,7 @@ def bless(run: str, name: str, folder: Path, root: Path) -> None:
 @baselines_option
 def list_baselines(folder: Path) -> None:
     """The blessed baselines, with their age and their runs."""
-    from cowest_bench import baseline as baselines
+    from cowest_bench.gate import baseline as baselines
 
     for path in sorted(folder.glob("*.json")):
         found = baselines.load(path)

@@ -26,8 +26,8 @@ from cowest_bench.cli.shared import (
     show_estimate,
 )
 from cowest_bench.cli.sweep import run_sweep, workers_option
-from cowest_bench.config import SYSTEMS
 from cowest_bench.errors import ConfigError
+from cowest_bench.systems import system_names
 
 
 @click.command()
@@ -150,7 +150,7 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @_role_options("weak", "Folder, hf/ORG/NAME, vllm/NAME, or a name as Inspect writes it.")
 @_role_options("strong", "Likewise; may be a black box behind an API.")
 @_role_options("evaluator", "Judges answers, if the method's signal is evaluator.")
-@click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(SYSTEMS)}.")
+@click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(system_names())}.")
 @click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")))
 @click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
 @click.option("--epochs", type=click.IntRange(1), help="Drafts per question.")
@@ -209,11 +209,11 @@ def run(
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import plan as plans
-    from cowest_bench.baseline import baseline_of
-    from cowest_bench.check import Settings
-    from cowest_bench.compare_report import looked_line
-    from cowest_bench.records import Results
-    from cowest_bench.sequential import until_decided
+    from cowest_bench.gate.baseline import baseline_of
+    from cowest_bench.gate.check import Settings
+    from cowest_bench.gate.sequential import until_decided
+    from cowest_bench.report.comparison import looked_line
+    from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit, "num_fewshot": num_fewshot}
     changes = {
@@ -277,13 +277,12 @@ def check(name: str, question: str, **given: Any) -> None:
       cowest models check hf/meta-llama/Meta-Llama-3-8B-Instruct --dtype bfloat16
       cowest models check openai-api/local/NAME --price 0.1,0.3
     """
-    from cowest_bench import spending
     from cowest_bench.config import ModelSpec
-    from cowest_bench.models import identity, try_model
+    from cowest_bench.models import budget, identity, try_model
 
     spec = ModelSpec(name=name, **given)
     output = try_model(spec, question)
-    tokens_in, tokens_out = spending.tokens(output.usage)
+    tokens_in, tokens_out = budget.tokens(output.usage)
     click.echo(f"model        {spec.name}")
     for key, value in identity(spec).items():
         click.echo(f"{key:<13}{value}")
@@ -292,7 +291,7 @@ def check(name: str, question: str, **given: Any) -> None:
     click.echo(f"answer       {output.completion[:300]!r}")
     click.echo(f"tokens       {tokens_in} in, {tokens_out} out, {output.time or 0:.2f} s")
     if spec.price and tokens_in is not None and tokens_out is not None:
-        cost = spending.price(spec.price, tokens_in, tokens_out)
+        cost = budget.price(spec.price, tokens_in, tokens_out)
         click.echo(f"cost         {1000 * cost:.4f} usd for a thousand such calls")
 
 
@@ -312,7 +311,7 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
         --tasks gsm8k --apply_chat_template
       cowest lm-eval run --model cowest --model_args system=strong,strong=DIR --tasks gsm8k
     """
-    from cowest_bench import lm_eval_model
+    from cowest_bench.doors import lm_eval as lm_eval_model
 
     lm_eval_model.main(list(arguments))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cowest_bench.plan import Estimate, Plan
-    from cowest_bench.records import Results, Run
+    from cowest_bench.store import Results, Run
 
 FORMATS = ("table", "json", "csv", "md")
 
@@ -83,7 +83,7 @@ def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_results(root: Path) -> Results:
-    from cowest_bench.records import Results
+    from cowest_bench.store import Results
 
     if not root.is_dir():
         raise ConfigError(
@@ -93,7 +93,7 @@ def read_results(root: Path) -> Results:
 
 
 def new_results(root: Path) -> Results:
-    from cowest_bench.records import Results
+    from cowest_bench.store import Results
 
     results = Results(root)
     results.prepare()
@@ -101,14 +101,14 @@ def new_results(root: Path) -> Results:
 
 
 def rebuild(results: Results) -> None:
-    from cowest_bench import store
+    from cowest_bench.store import database
 
-    store.rebuild(results)
+    database.rebuild(results)
 
 
 def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
-    from cowest_bench import report
-    from cowest_bench.records import NOT_ASKED
+    from cowest_bench.report import results as report
+    from cowest_bench.store import NOT_ASKED
 
     summary = report.summarise(results, runs)
     if form == "json":
@@ -129,7 +129,7 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
 
 def show_estimate(cells: list[tuple[Plan, Estimate]], rate: float, form: str) -> None:
     """What plans will take."""
-    from cowest_bench import report
+    from cowest_bench.report import results as report
 
     summary = report.summarise_plan(cells, rate)
     if form == "json":

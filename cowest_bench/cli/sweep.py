@@ -24,7 +24,7 @@ from cowest_bench.cli.shared import (
 from cowest_bench.errors import printable
 
 if TYPE_CHECKING:
-    from cowest_bench.records import Results
+    from cowest_bench.store import Results
     from cowest_bench.sweep import Sweep
 
 workers_option = click.option(
@@ -75,7 +75,7 @@ def sweep(
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import sweep as sweeps
-    from cowest_bench.records import Results
+    from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit}
     changes = {"options": passed | key_values(options), "budget": budget}
@@ -88,8 +88,9 @@ def sweep(
 
 def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> None:
     """Run a sweep and show what it has found; ends with 1 if a cell failed."""
-    from cowest_bench import report, sweep_report
     from cowest_bench import sweep as sweeps
+    from cowest_bench.report import results as report
+    from cowest_bench.report import sweep as sweep_report
 
     with progress_bars() as progress:
         outcome = sweeps.run(plan, results, workers, progress)

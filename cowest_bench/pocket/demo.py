@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cowest_bench import workers
 from cowest_bench.config import SYSTEMS, ModelSpec, Pairing
-from cowest_bench.records import Results, Run, replaced
+from cowest_bench.lab import workers
+from cowest_bench.store import Results, Run, replaced
 
 if TYPE_CHECKING:
     from cowest_bench.method import Method
@@ -36,8 +36,8 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 def method() -> Method:
     """How the pocket world runs the method: for models of 0.1M and 0.8M parameters."""
+    from cowest_bench.lab.train import DPOSettings, SFTSettings
     from cowest_bench.method import Method
-    from cowest_bench.train import DPOSettings, SFTSettings
 
     return Method(
         signal="logprob",
@@ -97,7 +97,7 @@ def run_domain(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[Run]:
     """The test runs of all systems in one domain of a world, and of the controls asked for."""
-    from cowest_bench.evaluate import evaluate
+    from cowest_bench.lab.evaluate import evaluate
     from cowest_bench.method import cowest
     from cowest_bench.tasks import load_task
 
@@ -131,7 +131,7 @@ def write_sweep(
     domains: Sequence[str] = DOMAINS,
 ) -> Path:
     """Write the file of a sweep of weak models of three widths with both strong models."""
-    from cowest_bench._hflm import quiet
+    from cowest_bench.models.hflm import quiet
 
     with quiet():
         weak = [fresh_weak(seed, results, width) for width in WIDTHS]

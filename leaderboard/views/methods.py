@@ -6,7 +6,7 @@ import json
 
 import streamlit as st
 
-from cowest_bench.snapshot import ALPHA, MARGIN, MIN_COVERAGE
+from cowest_bench.board.snapshot import ALPHA, MARGIN, MIN_COVERAGE
 from leaderboard import data, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()

@@ -1,0 +1,254 @@
+"""The committed reference results: what must hold for their folder.
+
+    results/submitted/
+      runs/ID.json, ID.parquet   test runs; and feedback runs, of which only the scores are kept
+      models/NAME/card.json      how the weak models of these runs were trained
+      index.jsonl                every file with its sha256, sorted by path
+
+It is a results folder as any other, without what belongs to one machine (paths, logs). Files are only
+ever added (``submission.py``): a number that was published can be traced for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from cowest_bench.board import publication
+from cowest_bench.board.publication import TEXTS
+from cowest_bench.board.standings import Entry
+from cowest_bench.config import ModelSpec
+from cowest_bench.errors import ConfigError, redacted
+from cowest_bench.gate.baseline import NAME
+from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
+
+INDEX = "index.jsonl"
+BESIDE = (INDEX, "README.md")  # files of the folder that the index does not list
+LARGEST_FILE = 10 * 2**20  # bytes; more does not belong into git
+
+KEYS = (
+    r"\b(?:sk-[A-Za-z0-9_-]{20}|hf_[A-Za-z0-9]{30}|gh[opsu]_[A-Za-z0-9]{30}|AKIA[0-9A-Z]{16}"
+    r"|AIza[0-9A-Za-z_-]{35}|xox[abp]-[0-9A-Za-z-]{10}|Bearer [A-Za-z0-9._-]{20})"
+)
+#: Paths of a machine: at the start of a value, and in a message.
+PATHS = r"^(?:~?/[\w.+-]+/|\.{1,2}/|[A-Za-z]:\\|file:/)|/(?:home|root|tmp|Users)/"
+TOLD_PATHS = r"(?:^|[\s'\"(=])(?:~?/[\w.+-]+/|[A-Za-z]:\\|file:/)"
+
+LOCAL_OPTIONS = {"data", "include_path"}
+WITH_TEXT = (*TEXTS, "cluster", "metrics")
+
+
+# --- how it is written ---------------------------------------------------------------------------
+
+
+def cleaned(run: Run) -> Run:
+    """A run whose models are named by their folders' names, without log and local options."""
+    models: dict[str, Any] = {str(role): _nameless(spec) for role, spec in run.models.items()}
+    options = {k: v for k, v in run.options.items() if k not in LOCAL_OPTIONS}
+    return run.model_copy(update={**models, "options": options, "log": ""})
+
+
+def _nameless(spec: ModelSpec) -> ModelSpec:
+    card = spec.card and f"models/{PurePosixPath(spec.card).parent.name}/card.json"
+    provider = next((each for each in ("hf/", "vllm/") if spec.name.startswith(each)), "")
+    name = spec.name.removeprefix(provider)
+    if _is_folder(name):
+        name = Path(name).name
+    adapter = spec.adapter
+    if adapter and _is_folder(adapter):
+        adapter = Path(adapter).name
+    return spec.model_copy(update={"name": provider + name, "adapter": adapter, "card": card})
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+
+
+def canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write_index(folder: Path) -> None:
+    lines = [
+        json.dumps({"path": path.relative_to(folder).as_posix(), "sha256": _sha256(path)})
+        for path in files(folder)
+    ]
+    with replaced(folder / INDEX) as path:
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def files(folder: Path) -> list[Path]:
+    """What the index has to list."""
+    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(
+        (path for path in found if path.relative_to(folder).as_posix() not in BESIDE),
+        key=lambda path: path.relative_to(folder).as_posix(),
+    )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- whether it is sound --------------------------------------------------------------------------
+
+
+def check(folder: Path) -> list[str]:
+    """What is wrong with a folder of reference results, a sentence each; nothing if it is sound."""
+    if not folder.exists():
+        return []
+    problems = [*_index_problems(folder)]
+    results = Results(folder)
+    seen: dict[str, str] = {}
+    for path in files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            problems.append(f"{name} is a link.")
+        elif path.stat().st_size > LARGEST_FILE:
+            problems.append(f"{name} has more than {LARGEST_FILE:,} bytes.")
+        elif re.fullmatch(r"runs/[^/]+\.json", name):
+            problems += [f"{name}: {said}" for said in _run_problems(results, path.stem, seen)]
+        elif re.fullmatch(r"models/[^/]+/card\.json", name):
+            problems += [f"{name}: {said}" for said in _card_problems(path)]
+        elif not (
+            re.fullmatch(r"runs/[^/]+\.parquet", name) and path.with_suffix(".json").exists()
+        ):
+            problems.append(f"{name} belongs to no run and no training.")
+    return problems
+
+
+def _index_problems(folder: Path) -> Iterator[str]:
+    if not (folder / INDEX).exists() and not files(folder):
+        return  # nothing has been submitted yet
+    try:
+        lines = (folder / INDEX).read_text(encoding="utf-8").splitlines()
+        listed = [(entry["path"], entry["sha256"]) for entry in map(json.loads, lines)]
+    except (OSError, ValueError, KeyError, TypeError):
+        yield f"{INDEX} cannot be read: it has a JSON with path and sha256 in every line."
+        return
+    names = [name for name, _ in listed]
+    if names != sorted(set(names)):
+        yield f"{INDEX} is not sorted, or names a file twice."
+    there = {path.relative_to(folder).as_posix(): path for path in files(folder)}
+    for name in sorted(there.keys() - set(names)):
+        yield f"{name} is not in {INDEX}."
+    for name, sha256 in listed:
+        if name not in there:
+            yield f"{name} is in {INDEX}, but not in the folder."
+        elif _sha256(there[name]) != sha256:
+            yield f"{name} was changed: its sha256 is not that of {INDEX}."
+
+
+def _run_problems(results: Results, run_id: str, seen: dict[str, str]) -> Iterator[str]:
+    try:
+        run = publication.readable(results, run_id)
+    except ConfigError as error:
+        yield str(error)
+        return
+    if content_hash(run.identity) != run_id:
+        yield "its id is not the hash of its identity."
+    same = content_hash([run.data, Entry.of(run).id, run.identity])
+    if same in seen:
+        yield f"it is the same as {seen[same]}."
+    seen[same] = run_id
+    text = (results.runs / f"{run_id}.json").read_text(encoding="utf-8")
+    local = run.log or LOCAL_OPTIONS & run.options.keys()
+    if local or text != canonical(run.model_dump(mode="json")):
+        yield "it is not written as cowest submit writes it."
+    yield from _private(run.model_dump(mode="json"))
+    if run.weak and run.weak.card and not (results.root / run.weak.card).is_file():
+        yield f"there is no {run.weak.card}."
+    yield from _row_problems(results, run)
+
+
+def _row_problems(results: Results, run: Run) -> Iterator[str]:
+    try:
+        table = pyarrow.parquet.read_table(results.runs / f"{run.run_id}.parquet")
+        table.validate(full=True)
+    except (OSError, pyarrow.ArrowException):
+        yield "its rows cannot be read."
+        return
+    if not table.schema.equals(arrow_schema()):
+        yield "its rows do not have the columns of this version."
+        return
+    ids, epochs, scores = (table[name].to_numpy() for name in ("sample_id", "epoch", "score"))
+    scored = ~np.isnan(scores)
+    if (len(ids), int(scored.sum())) != (run.n_total, run.n_scored):
+        yield (
+            f"it says {run.n_scored} of {run.n_total} answers were scored, its rows "
+            f"{int(scored.sum())} of {len(ids)}."
+        )
+    elif run.n_scored and not np.isclose(scores[scored].mean(), run.score or 0, atol=1e-9):
+        yield f"its score is {run.score}, that of its rows {scores[scored].mean()}."
+    if len(set(zip(ids.tolist(), epochs.tolist(), strict=True))) < len(ids):
+        yield "a question has two rows of one epoch."
+    if pc.any(pc.not_equal(table["run_id"], run.run_id)).as_py():
+        yield "rows of another run are among its rows."
+    if pc.any(pc.equal(pc.is_null(table["score"]), pc.is_null(table["error"]))).as_py():
+        yield "a row has both a score and an error, or neither."
+    for name in WITH_TEXT:
+        if pc.any(pc.match_substring_regex(table[name], KEYS)).as_py():
+            yield f"its {name} column holds what looks like a key."
+    if pc.any(pc.match_substring_regex(table["error"], TOLD_PATHS)).as_py():
+        yield "a message of an error names a folder of a machine; submit it with --no-texts."
+
+
+def _card_problems(path: Path) -> Iterator[str]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        card = None
+    if not isinstance(card, dict) or card.get("kind") not in ("sft", "dpo", "merged"):
+        yield "it is no card of a training."
+        return
+    if not NAME.fullmatch(path.parent.name) or not path.parent.name.startswith(card["kind"]):
+        yield f"it is of another kind than its folder says: {card['kind']}."
+    yield from _private(card)
+
+
+def _private(content: Any) -> Iterator[str]:
+    """Keys and folders of a machine in metadata."""
+    for text in _strings(content):
+        if re.search(KEYS, text) or redacted(text) != text:
+            yield "it holds what looks like a key."
+        if re.search(PATHS, text):
+            yield f"it names a folder of a machine: {text[:80]!r}."
+
+
+def _strings(content: Any) -> Iterator[str]:
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield str(key)
+            yield from _strings(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _strings(value)
+
+
+def rewritten(folder: Path) -> list[str] | None:
+    """Files of the folder that were removed or changed after they were committed.
+
+    None where there is no git, or no history of the folder.
+    """
+    command = ["git", "log", "--no-renames", "--diff-filter=DMT", "--format=", "--name-only", "--"]
+    try:
+        done = subprocess.run(
+            [*command, "."], cwd=folder, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return sorted(
+        line for line in set(done.stdout.splitlines()) if Path(line).name not in ("", *BESIDE)
+    )

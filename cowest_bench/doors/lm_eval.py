@@ -1,0 +1,203 @@
+"""The door of lm-eval: a pairing as a model of lm-eval, for any of its tasks and by its own command.
+
+    cowest lm-eval run --model cowest --model_args weak=DIR,strong=openai-api/x/y --tasks gsm8k \
+        --apply_chat_template
+
+(The command is lm-eval's own; 0.4.13 finds models of others only if they are imported first.)
+
+With ``--apply_chat_template`` lm-eval hands the conversation over as messages, without it as text, which
+local models get as it stands and endpoints as one user turn. The answers are made by the solvers of
+``evaluate``, so texts and scores are those of ``cowest run``. What differs is what lm-eval has no
+place for: a question that fails, after the same retries, ends the whole command.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import uuid
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lm_eval.models  # noqa: F401  (first: a model registered before it hides every built-in one)
+from inspect_ai import Task as InspectTask
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import read_eval_log_samples
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+
+from cowest_bench.config import DRAFT_TEMPERATURE, Limits, ModelSpec
+from cowest_bench.errors import ConfigError, RunError, TaskError, redacted, suggestion
+from cowest_bench.lab.evaluate import run_engine, sampling, solver_for, specs_of
+from cowest_bench.lab.samples import conversation, settings
+from cowest_bench.models import open_model
+from cowest_bench.tasks import Message, Metadata, as_json, messages_of, read_task_file
+from cowest_bench.tasks.prompts import DEFAULT_FORMAT
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+
+@register_model("cowest")
+class CowestLM(LM):
+    """A system as a model of lm-eval.
+
+    ``--model_args`` takes the arguments by name, ``key=value,...`` or a JSON object, in which a model
+    may be an object too (``{"name": ..., "adapter": ..., "sampling": ...}``, see ``ModelSpec``).
+
+    lm-eval adds ``--model_args`` to the metadata of every task: one that reads a ``seed`` of its own
+    there (the world to draw, say) gets this one, unless ``--metadata '{"seed": 3}'`` says otherwise.
+
+    Args:
+        weak: The model in the role ``weak``.
+        strong: The model in the role ``strong``.
+        system: ``weak``, ``strong``, ``collab`` or ``collab-tuned``.
+        format: How the weak model helps, a key of ``prompts.FORMATS``.
+        temperature: Of the drafts.
+        seed: Of the drafts' sampling.
+        weak_adapter: LoRA adapter on top of a local weak model.
+        dtype: Of local models.
+        include_path: A folder of task files, if lm-eval's option of that name is used: what a task
+            says for this benchmark (prompts, the length of a draft) is not handed to a model, and is
+            read from the task's file by its name.
+        attempt_timeout: Seconds for one try of a call to an endpoint.
+        timeout: Seconds for all of them.
+        retries: How often a call that failed is tried again.
+        log_dir: Where to keep the engine's logs, with every draft; by default they are not kept.
+        batch_size: Given by lm-eval; local models choose their own.
+        max_batch_size: Likewise.
+        device: Likewise.
+        unknown: Refused.
+
+    Raises:
+        ConfigError: If an argument is unknown or missing.
+        ModelError: If a model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        weak: str | dict[str, Any] | None = None,
+        strong: str | dict[str, Any] | None = None,
+        system: str = "collab",
+        format: str = DEFAULT_FORMAT,
+        temperature: float = DRAFT_TEMPERATURE,
+        seed: int = 0,
+        weak_adapter: str | None = None,
+        dtype: str = "auto",
+        include_path: str | None = None,
+        attempt_timeout: int = Limits().attempt_timeout,
+        timeout: int = Limits().timeout,
+        retries: int = Limits().retries,
+        log_dir: str | None = None,
+        batch_size: object = None,
+        max_batch_size: object = None,
+        device: object = None,
+        **unknown: object,
+    ) -> None:
+        super().__init__()
+        for name in unknown:
+            raise ConfigError(f"There is no model argument {name}; {suggestion(name, _ARGUMENTS)}")
+        self._specs = specs_of(system, _spec(weak, dtype, weak_adapter), _spec(strong, dtype, None))
+        self._limits = Limits(attempt_timeout=attempt_timeout, timeout=timeout, retries=retries)
+        self._models = {role: open_model(spec, self._limits) for role, spec in self._specs.items()}
+        self._solver = solver_for(system, format, float(temperature), int(seed))
+        self._include_path = include_path
+        self._log_dir = log_dir
+        self._metadata: dict[str | None, Metadata] = {}
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What tells cached requests of this model from those of others."""
+        return "cowest"
+
+    def apply_chat_template(
+        self, chat_history: list[Message], add_generation_prompt: bool = True
+    ) -> str:
+        """The conversation as text that ``generate_until`` reads back."""
+        return as_json(chat_history, add_generation_prompt)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer all requests; a request that is there several times is a task's ``repeats``.
+
+        Raises:
+            RunError: If a question could not be answered: lm-eval has no rows for errors.
+        """
+        places: dict[int, list[int]] = defaultdict(list)
+        for place, request in enumerate(requests):
+            places[id(request)].append(place)
+        asked = list(places.values())
+        samples = [self._sample(i, requests[where[0]], len(where)) for i, where in enumerate(asked)]
+        answers = [""] * len(requests)
+        with tempfile.TemporaryDirectory(prefix="cowest-lm-eval-") as folder:
+            log = run_engine(
+                InspectTask(name="lm_eval", dataset=MemoryDataset(samples), solver=self._solver),
+                self._models,
+                limits=self._limits,
+                # A folder of its own: in one with logs the engine would go on from those.
+                log_dir=str(Path(self._log_dir or folder) / uuid.uuid4().hex),
+                epochs=1,
+                run_id="lm_eval",
+            )
+            for sample in read_eval_log_samples(log, all_samples_required=False):
+                where = asked[int(sample.id)]
+                if sample.error:
+                    request = requests[where[0]]
+                    raise RunError(
+                        f"Question {request.doc_id} of task {request.task_name} was not answered: "
+                        f"{redacted(sample.error.message)}"
+                    )
+                for place, text in zip(where, sample.metadata["completions"], strict=True):
+                    answers[place] = text
+        return answers
+
+    def _sample(self, number: int, request: Instance, repeats: int) -> Sample:
+        context, generation = request.args
+        messages, plain = messages_of(context)
+        name = request.task_name
+        if name not in self._metadata:
+            self._metadata[name], _ = read_task_file(str(name), self._include_path)
+        return Sample(
+            id=number,
+            input=conversation(messages, plain=plain),
+            metadata=settings(self._metadata[name], generation, repeats)
+            | {"sampling": sampling(self._specs)},
+        )
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Refused.
+
+        Raises:
+            TaskError: Always.
+        """
+        raise TaskError(
+            f"Task {requests[0].task_name} compares log-probabilities of given answers; a "
+            "collaboration answers in text, so choose a generate_until task."
+        )
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Refused, as ``loglikelihood`` is."""
+        self.loglikelihood(requests)
+        return []
+
+
+_ARGUMENTS = (
+    *("weak", "strong", "system", "format", "temperature", "seed"),
+    *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries", "log_dir"),
+)
+
+
+def _spec(model: str | dict[str, Any] | None, dtype: str, adapter: str | None) -> ModelSpec | None:
+    if model is None:
+        return None
+    if isinstance(model, dict):
+        return ModelSpec.model_validate(model)
+    return ModelSpec(name=str(model), dtype=dtype, adapter=adapter)
+
+
+def main(arguments: list[str]) -> None:
+    """Run lm-eval's command with these arguments; it reads them where its own would stand."""
+    from lm_eval.__main__ import cli_evaluate
+
+    sys.argv = ["lm-eval", *arguments]
+    cli_evaluate()

@@ -1,0 +1,212 @@
+"""Blessed baselines: the scores of chosen runs, question by question, as a small JSON for git.
+
+    baselines/NAME.json
+      schema_version   1
+      name, blessed    its name, and when it was blessed (UTC)
+      runs             one for each data set: run_id, task, domain, split, system, weak, strong (labels),
+                       created, data (hash), score_id, versions, and
+        scores         by question; null where there is none
+        clusters       by question, where it shares one with others
+
+Questions and clusters are hashes, so that no text and no label of the data leaves it. Everything is
+sorted and has a line of its own: the diff of two baselines is the questions that changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from cowest_bench.analysis.contrasts import Items, finite
+from cowest_bench.errors import ComparisonError, ConfigError
+from cowest_bench.store import Results, Run, replaced
+from cowest_bench.store.selection import select
+
+MOST_QUESTIONS = 100_000  # 4 MB, 8 in clusters: more does not belong into git
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class ScoredRun(BaseModel):
+    """A run with the scores of its questions, both under hashes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    task: str
+    domain: str
+    split: str
+    system: str
+    weak: str | None
+    strong: str | None
+    created: datetime
+    data: str
+    versions: dict[str, str] = Field(default_factory=dict)
+    score_id: str = ""
+    scores: dict[str, FiniteFloat | None] = Field(min_length=1)
+    clusters: dict[str, str]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the questions that have a score."""
+        return sum(score is not None for score in self.scores.values()) / len(self.scores)
+
+    @property
+    def items(self) -> Items:
+        """The questions with their scores, in the order of their hashes."""
+        keys = sorted(self.scores)
+        return Items(
+            np.array(keys),
+            np.array([self.scores[key] for key in keys], dtype=float),
+            np.array([self.clusters.get(key, key) for key in keys]),
+        )
+
+
+class Baseline(BaseModel):
+    """What new runs are checked against."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: str
+    blessed: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    runs: tuple[ScoredRun, ...] = Field(min_length=1)
+
+    @property
+    def age(self) -> int:
+        """Days since it was blessed."""
+        return (datetime.now(UTC) - self.blessed).days
+
+
+def item_key(data: str, sample_id: int) -> str:
+    """The hash that stands for a question; ``data`` is the hash of its data set.
+
+    >>> item_key("0123456789ab", 17)
+    'cf9fd94a2f3ab71f'
+    """
+    return short_hash(data, "question", sample_id)
+
+
+def short_hash(*parts: object) -> str:
+    """Sixteen hex digits."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def scored(results: Results, run: Run) -> ScoredRun:
+    """A run's scores under hashes.
+
+    Raises:
+        ComparisonError: If its rows cannot be read.
+        ConfigError: If it has more than ``MOST_QUESTIONS``.
+    """
+    data = run.data
+    table = results.columns(run, ("sample_id", "score", "cluster"))
+    ids, labels = table["sample_id"].to_numpy(), table["cluster"].to_pylist()
+    # Items as such: the rows' places stand in for clusters, to find each question's label again.
+    items = Items.from_rows(ids, table["score"].to_numpy().astype(float), np.arange(len(ids)))
+    if len(items.keys) > MOST_QUESTIONS:
+        raise ConfigError(
+            f"Run {run.run_id} has {len(items.keys):,} questions; a baseline holds "
+            f"{MOST_QUESTIONS:,} at most. Use cowest compare, which needs no baseline."
+        )
+    keys = [item_key(data, int(sample_id)) for sample_id in items.keys]
+    cluster = {key: labels[row] for key, row in zip(keys, items.clusters, strict=True)}
+    shared = Counter(cluster.values())
+    return ScoredRun(
+        **{key: getattr(run, key) for key in ("run_id", "task", "domain", "split", "system")},
+        weak=run.weak.label if run.weak else None,
+        strong=run.strong.label if run.strong else None,
+        created=run.created,
+        data=data,
+        versions=run.versions,
+        score_id=run.score_id,
+        scores=dict(zip(keys, map(finite, items.scores.tolist()), strict=True)),
+        clusters={
+            key: short_hash(data, "cluster", label)
+            for key, label in cluster.items()
+            if label is not None and shared[label] > 1
+        },
+    )
+
+
+def bless(name: str, runs: Sequence[ScoredRun], folder: Path) -> Path:
+    """Write a baseline, in the place of one of the same name, and return its file.
+
+    Raises:
+        ConfigError: If the name is no file name, or the folder cannot be written to.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is no name for a baseline; use letters, digits, . _ and -.")
+    baseline = Baseline(name=name, runs=tuple(runs))
+    path = folder / f"{name}.json"
+    try:
+        with replaced(path) as temporary:
+            text = json.dumps(baseline.model_dump(mode="json"), indent=1, sort_keys=True)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written to ({error.strerror}); choose another --baselines DIR."
+        ) from error
+    return path
+
+
+def load(path: Path) -> Baseline:
+    """Read a baseline.
+
+    Raises:
+        ComparisonError: If it is none, or one of another version.
+    """
+    try:
+        return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise ComparisonError(
+            f"{path} is no baseline of version 1; make it with cowest baseline bless."
+        ) from error
+
+
+def find(name: str, folder: Path) -> Path | None:
+    """The file of a baseline, by its name in the folder or by its path."""
+    named = folder / f"{name}.json"
+    if NAME.fullmatch(name) and named.is_file():
+        return named
+    return Path(name) if name.endswith(".json") and Path(name).is_file() else None
+
+
+def baseline_of(results: Results, text: str, folder: Path) -> Baseline:
+    """A blessed baseline by its name or file, or else stored runs in its place.
+
+    Raises:
+        ConfigError: If there is none.
+        ComparisonError: If its file cannot be read.
+    """
+    path = find(text, folder)
+    return load(path) if path else unblessed(results, text, folder)
+
+
+def unblessed(results: Results, text: str, folder: Path) -> Baseline:
+    """Stored runs in the place of a blessed baseline, for this once.
+
+    Raises:
+        ConfigError: If there are none, either.
+    """
+    try:
+        runs = select(results.all_runs(), text)
+    except ConfigError as error:
+        names = sorted(path.stem for path in folder.glob("*.json"))
+        raise ConfigError(
+            f"{text!r} is no baseline in {folder} (there are: {', '.join(names) or 'none'}; bless one "
+            f"with cowest baseline bless RUN --name NAME), and as runs: {error}"
+        ) from error
+    return Baseline(
+        name=text,
+        blessed=min(run.created for run in runs),
+        runs=tuple(scored(results, run) for run in runs),
+    )

@@ -1,0 +1,443 @@
+"""The gate: is a new run, question by question, no worse than a baseline?
+
+Runs are compared with those of the baseline on the same data (``compare``). The check fails if a
+domain or all of them together regressed, or a critical question that was right is wrong now; it is
+inconclusive if the pooled verdict is; otherwise it passes. Domains that are inconclusive on their own
+do not decide: they have fewer questions than all together, and their intervals are wider by design.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cowest_bench.analysis import contrasts, planning, stats
+from cowest_bench.analysis.contrasts import Comparison, Pairs
+from cowest_bench.analysis.stats import Clusters, Verdict
+from cowest_bench.errors import ComparisonError, ConfigError
+from cowest_bench.gate.baseline import (
+    Baseline,
+    ScoredRun,
+    baseline_of,
+    item_key,
+    scored,
+    short_hash,
+)
+from cowest_bench.store import NOT_ASKED, Results, Run
+from cowest_bench.store.selection import by_domain, select
+
+LOOKS = 5
+RIGHT = 0.5  # a critical question with at least this score (a mean over repeats) is right
+VERSIONS = ("cowest-bench", "lm-eval", "inspect-ai")
+
+
+class Outcome(StrEnum):
+    """What a check says."""
+
+    PASSED = "passed"
+    REGRESSED = "regressed"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is to be decided, and how surely.
+
+    Attributes:
+        margin: A loss below it, in units of the score, does not matter.
+        alpha: Chance of a false verdict, for the family of domains and for the pooled one.
+        min_coverage: Share of the questions with a score in the baseline that need one now.
+        inconclusive: What an inconclusive check is; ``report`` leaves it to the caller.
+        sequential: Whether to stop at the first of five looks that decides.
+    """
+
+    margin: float = 0.02
+    alpha: float = 0.05
+    min_coverage: float = 0.98
+    inconclusive: Literal["report", "pass", "fail"] = "report"
+    sequential: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How far a sequential check had to look.
+
+    Attributes:
+        look: The first look that decided, or the last.
+        looks: How many there are.
+        seen: Questions seen by then.
+        questions: Questions in all.
+        calls_saved: Calls to models that the candidate made for questions after that look.
+    """
+
+    look: int
+    looks: int
+    seen: int
+    questions: int
+    calls_saved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What the gate found.
+
+    Attributes:
+        comparison: Verdicts by domain and pooled; of the questions that were looked at.
+        critical: How many questions are critical.
+        flipped: The keys of those that were right and are wrong now.
+        looked: How far a sequential check had to look; None if all was looked at.
+        settings: What was to be decided.
+    """
+
+    comparison: Comparison
+    critical: int
+    flipped: tuple[str, ...]
+    looked: Looked | None
+    settings: Settings
+
+    @property
+    def outcome(self) -> Outcome:
+        """Passed, regressed or inconclusive."""
+        found = [*self.comparison.domains.values(), self.comparison.pooled]
+        if self.flipped or any(each.verdict == Verdict.REGRESSED for each in found):
+            return Outcome.REGRESSED
+        if self.comparison.pooled.verdict == Verdict.INCONCLUSIVE:
+            return Outcome.INCONCLUSIVE
+        return Outcome.PASSED
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed, 1 regressed, 3 inconclusive unless that is to pass (0) or to fail (1)."""
+        if self.outcome == Outcome.INCONCLUSIVE:
+            return {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
+        return int(self.outcome == Outcome.REGRESSED)
+
+
+def check(
+    candidate: Sequence[ScoredRun],
+    baseline: Sequence[ScoredRun],
+    settings: Settings,
+    *,
+    critical: Sequence[str] = (),
+    calls: Mapping[str, int] | None = None,
+) -> Check:
+    """Check runs against those of a baseline.
+
+    Args:
+        candidate: What is to be judged.
+        baseline: What it is judged by.
+        settings: What is to be decided, and how surely.
+        critical: Keys of questions that may not flip (``read_critical``).
+        calls: How many calls the candidate made for each question, to count those saved.
+
+    Raises:
+        ComparisonError: If a run of the baseline has no counterpart on the same data, too few
+            questions have a score on both sides, or a critical one has none.
+    """
+    parts = paired(candidate, baseline)
+    flipped = _flipped([pairs for _, pairs in parts], critical)
+    if not settings.sequential:
+        _require_coverage(parts, settings.min_coverage)
+        found = contrasts.compare(by_domain(parts), margin=settings.margin, alpha=settings.alpha)
+        return Check(found, len(critical), flipped, None, settings)
+    found, looked = _sequential(parts, settings, calls or {})
+    return Check(found, len(critical), flipped, looked, settings)
+
+
+def paired(
+    candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun]
+) -> list[tuple[str, Pairs]]:
+    """Every run of the baseline beside the candidate's on the same data, with its domain.
+
+    Raises:
+        ComparisonError: If there is none.
+    """
+    known = {run.data: run for run in candidate}
+    parts = []
+    for blessed in baseline:
+        if blessed.data not in known:
+            has = ", ".join(f"{run.domain} {run.data}" for run in candidate)
+            raise ComparisonError(
+                f"The baseline's {blessed.domain} is of data {blessed.data}, the candidate has {has}: "
+                "these are not the same questions. Run the same task, split, seed, limit and "
+                "examples, or bless a new baseline."
+            )
+        parts.append((blessed.domain, contrasts.pair(known[blessed.data].items, blessed.items)))
+    return parts
+
+
+def _require_coverage(parts: Sequence[tuple[str, Pairs]], min_coverage: float) -> None:
+    for domain, pairs in parts:
+        before = int((~np.isnan(pairs.theirs)).sum()) + pairs.only_theirs
+        share = int(pairs.scored.sum()) / before if before else 0.0
+        if share < min_coverage:
+            raise ComparisonError(
+                f"{domain}: only {share:.1%} of the baseline's {before:,} scored questions have "
+                f"a score now, less than --min-coverage {min_coverage:g}; the same cowest run again "
+                "asks only what has no score."
+            )
+
+
+# --- critical questions ---------------------------------------------------------------------------
+
+
+def read_critical(text: str, baseline: Sequence[ScoredRun]) -> list[str]:
+    """Keys of critical questions, from lines that are each a key or a sample id; # is a comment.
+
+    Raises:
+        ConfigError: If a line is no question of the baseline, or a sample id could be several.
+    """
+    known = {key for run in baseline for key in run.scores}
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return list(dict.fromkeys(_critical(line, baseline, known) for line in lines if line))
+
+
+def _critical(line: str, baseline: Sequence[ScoredRun], known: set[str]) -> str:
+    if line in known:
+        return line
+    keys = [item_key(run.data, int(line)) for run in baseline if line.isdecimal()]
+    found = [key for key in keys if key in known]
+    if len(found) > 1:
+        raise ConfigError(
+            f"Critical question {line}: several data sets have it; name it by its key: "
+            f"{' or '.join(found)}."
+        )
+    if not found:
+        raise ConfigError(
+            f"Critical question {line[:40]!r} is not in the baseline; give its sample id or its key."
+        )
+    return found[0]
+
+
+def _flipped(parts: Sequence[Pairs], critical: Sequence[str]) -> tuple[str, ...]:
+    """Which critical questions were right and are wrong now."""
+    if not critical:
+        return ()
+    pairs = contrasts.pool(parts)
+    asked = {str(key): row for row, key in enumerate(pairs.keys)}
+    before = {key: pairs.theirs[asked[key]] if key in asked else np.nan for key in critical}
+    now = {key: pairs.ours[asked[key]] if key in asked else np.nan for key in critical}
+    if unknown := [key for key in critical if np.isnan(before[key]) or np.isnan(now[key])]:
+        raise ComparisonError(
+            f"Critical questions without a score on both sides: {', '.join(unknown)}; the same "
+            "cowest run again asks only what has no score."
+        )
+    return tuple(key for key in critical if now[key] < RIGHT <= before[key])
+
+
+# --- look by look ---------------------------------------------------------------------------------
+
+
+def decided(
+    ours: ArrayLike,
+    theirs: ArrayLike,
+    clusters: Clusters,
+    *,
+    look: int,
+    looks: int = LOOKS,
+    margin: float,
+    alpha: float = 0.05,
+) -> Verdict | None:
+    """The verdict at a look while an evaluation runs, or None if it has to go on.
+
+    Args:
+        ours: Scores of the questions so far, whole clusters in random order (``in_order``).
+        theirs: The baseline's scores of the same questions.
+        clusters: A label for each question.
+        look: Which look it is, 1 for the first; it may be taken once look/looks of all are there.
+        looks: How many were planned.
+        margin: A loss below it does not matter.
+        alpha: Of all looks together (``planning.obrien_fleming``).
+    """
+    level = _level(look, looks, alpha)
+    verdict = stats.verdict(stats.paired_difference(ours, theirs, clusters, level), margin)
+    return None if verdict == Verdict.INCONCLUSIVE and look < looks else verdict
+
+
+@cache
+def _level(look: int, looks: int, alpha: float) -> float:
+    return float(planning.obrien_fleming(looks, alpha)[look - 1])
+
+
+def in_order(pairs: Pairs) -> NDArray[np.intp]:
+    """The order in which a sequential check looks at questions: at random, clusters whole.
+
+    Clusters stand by the hash of their first key, so that the order is the same every time and
+    depends on no score, and a large cluster is as likely to come late as a small one.
+    """
+    by_key = np.argsort(pairs.keys)
+    _, first = np.unique(pairs.clusters[by_key], return_index=True)
+    hashes = np.array([short_hash(key) for key in pairs.keys[by_key][first]])
+    return np.lexsort((pairs.keys, hashes[pairs.clusters]))
+
+
+def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
+    """The rows that are seen by each of the looks: a fifth of them and what completes a cluster."""
+    order = in_order(pairs)
+    clusters = pairs.clusters[order]
+    ends = np.flatnonzero(np.append(clusters[1:] != clusters[:-1], True)) + 1
+    wanted = np.arange(1, LOOKS + 1) * len(order) / LOOKS
+    return [order[:end] for end in ends[np.searchsorted(ends, wanted)]]
+
+
+def first_decided(
+    pairs: Pairs, part: NDArray[np.intp], settings: Settings, looks: int = LOOKS
+) -> int | None:
+    """The first of so many looks whose questions decide, 1 being the first; the last always does.
+
+    Args:
+        pairs: The questions of all data sets.
+        part: Of which data set each is, 0..K-1.
+        settings: What is to be decided, and how surely.
+        looks: How many can be taken yet.
+    """
+    for look, seen in enumerate(looks_of(pairs)[:looks], 1):
+        known = seen[pairs.scored[seen]]
+        # A data set of which nothing has been seen yet could not be reported.
+        if look < LOOKS and len(np.unique(part[known])) <= part.max():
+            continue
+        verdict = decided(
+            pairs.ours[known],
+            pairs.theirs[known],
+            pairs.clusters[known],
+            look=look,
+            margin=settings.margin,
+            alpha=settings.alpha,
+        )
+        if verdict is not None:
+            return look
+    return None
+
+
+def pooled(parts: Sequence[tuple[str, Pairs]]) -> tuple[Pairs, NDArray[np.intp]]:
+    """The questions of several data sets as one, and of which data set each is."""
+    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
+    return contrasts.pool([each for _, each in parts]), part
+
+
+def _sequential(
+    parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
+) -> tuple[Comparison, Looked]:
+    """Compare what had to be looked at, at the level of the look that decided."""
+    pairs, part = pooled(parts)
+    look = first_decided(pairs, part, settings) or LOOKS
+    seen = looks_of(pairs)[look - 1]
+    within = np.zeros(len(pairs.keys), dtype=bool)
+    within[seen] = True
+    looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
+    _require_coverage(looked_at, settings.min_coverage)
+    level = _level(look, LOOKS, settings.alpha)
+    found = contrasts.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
+    saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
+    return found, Looked(look, LOOKS, len(seen), len(within), saved)
+
+
+def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
+    clusters = np.unique(pairs.clusters[rows], return_inverse=True)[1]
+    return Pairs(pairs.keys[rows], pairs.ours[rows], pairs.theirs[rows], clusters)
+
+
+# --- on stored runs -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A check with what it was about.
+
+    Attributes:
+        check: What the gate found.
+        candidate: The runs that were judged.
+        baseline: What they were judged by; stored runs that nobody blessed are as old as they are.
+        warnings: What a reader should know, a sentence each.
+    """
+
+    check: Check
+    candidate: tuple[ScoredRun, ...]
+    baseline: Baseline
+    warnings: tuple[str, ...]
+
+
+def gate(
+    results: Results,
+    candidate: str,
+    baseline: str,
+    settings: Settings,
+    *,
+    folder: Path,
+    critical: str = "",
+    max_age: int = 90,
+) -> Report:
+    """Check stored runs.
+
+    Args:
+        results: Where the runs are.
+        candidate: Which of them to judge (``selection.select``).
+        baseline: A blessed baseline's name or file, or else runs as for ``candidate``.
+        settings: What is to be decided, and how surely.
+        folder: Of the blessed baselines.
+        critical: What ``read_critical`` reads.
+        max_age: Days after which a baseline is old.
+
+    Raises:
+        ConfigError: If no such run or baseline is there.
+        ComparisonError: See ``check``.
+    """
+    runs = select(results.all_runs(), candidate)
+    ours = tuple(scored(results, run) for run in runs)
+    judge = baseline_of(results, baseline, folder)
+    calls = count_calls(results, runs) if settings.sequential else None
+    keys = read_critical(critical, judge.runs)
+    found = check(ours, judge.runs, settings, critical=keys, calls=calls)
+    return Report(found, ours, judge, tuple(_warnings(ours, judge, max_age)))
+
+
+def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
+    """How many calls to models each question takes; those not asked yet as many as most others."""
+    calls: Counter[str] = Counter()
+    for run in runs:
+        table = results.columns(run, ("sample_id", "weak_calls", "strong_calls", "error"))
+        rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        made = Counter(weak + strong for _, weak, strong, error in rows if error != NOT_ASKED)
+        usual = max(made, key=lambda count: made[count], default=0)
+        for sample_id, weak, strong, error in rows:
+            key = item_key(run.data, sample_id)
+            calls[key] += usual if error == NOT_ASKED else weak + strong
+    return calls
+
+
+# --- what is worth a warning ----------------------------------------------------------------------
+
+
+def _warnings(candidate: Sequence[ScoredRun], baseline: Baseline, max_age: int) -> Iterator[str]:
+    if baseline.age > max_age:
+        yield (
+            f"the baseline {baseline.name} is {baseline.age} days old, more than "
+            f"--max-age {max_age}; bless a newer run"
+        )
+    known = {run.data for run in baseline.runs}
+    for run in candidate:
+        if run.data not in known:
+            yield f"{run.domain} (run {run.run_id}) is not in the baseline and was not checked"
+    yield from differing_versions(candidate, baseline.runs)
+
+
+def differing_versions(candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun]) -> list[str]:
+    """Libraries that the runs were made with in different versions, a sentence each."""
+    sides = [[run.versions for run in runs] for runs in (candidate, baseline)]
+    lines = []
+    for name in VERSIONS:
+        ours, theirs = ({str(each[name]) for each in side if name in each} for side in sides)
+        if ours and theirs and ours != theirs:
+            lines.append(
+                f"made with {name} {', '.join(sorted(ours))}, the baseline with "
+                f"{', '.join(sorted(theirs))}"
+            )
+    return lines

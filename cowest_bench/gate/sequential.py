@@ -1,0 +1,107 @@
+"""Evaluate a candidate only as far as it takes to decide against a baseline.
+
+The questions are asked in five parts, in the order in which a sequential check looks at them
+(``check.in_order``), and no more are asked once a look has decided. What was not asked has rows that
+say so; the same plan without a baseline asks it later. ``check --sequential`` on the run that is
+left behind finds the same verdict at the same look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cowest_bench.analysis import contrasts
+from cowest_bench.errors import ComparisonError, ConfigError
+from cowest_bench.gate import check
+from cowest_bench.gate.baseline import Baseline, ScoredRun, item_key, scored
+from cowest_bench.gate.check import LOOKS, Looked, Settings
+from cowest_bench.lab.evaluate import Cell, Progress, complete
+from cowest_bench.models.budget import Budget
+from cowest_bench.plan import Plan
+from cowest_bench.store import Results, Run
+
+
+def until_decided(
+    plan: Plan,
+    results: Results,
+    baseline: Baseline,
+    settings: Settings,
+    progress: Callable[[str], Progress] | None = None,
+) -> tuple[list[Run], Looked]:
+    """Run a plan of one system until a look decides; returns its runs and how far it went.
+
+    Args:
+        plan: What to run, of one system and as it is.
+        results: Where it is recorded.
+        baseline: What the candidate is judged by.
+        settings: What is to be decided, and how surely.
+        progress: Gives for a task's domain what is told how far it is.
+
+    Raises:
+        ConfigError: If the plan has several systems, or a method.
+        ComparisonError: If a task has no run of the same data in the baseline, or the baseline a run
+            that no task has.
+        CowestError: See ``evaluate``.
+    """
+    cells = _cells(plan)
+    blessed = _blessed(cells, baseline)
+    # Each run with itself: which questions there are, before any is answered.
+    questions, part = check.pooled(
+        [(run.domain, contrasts.pair(run.items, run.items)) for run in blessed]
+    )
+    budget = Budget.parse(plan.budget) if plan.budget else None
+    for look, seen in enumerate(check.looks_of(questions), 1):
+        keys = set(questions.keys[seen].tolist())
+        runs = [
+            complete(
+                cell,
+                results,
+                plan.limits,
+                budget,
+                progress(cell.task.meta.domain or cell.task.name) if progress else None,
+                only=_among(keys, cell),
+            )
+            for cell in cells
+        ]
+        pairs = check.paired([scored(results, run) for run in runs], blessed)
+        if check.first_decided(*check.pooled(pairs), settings, looks=look):
+            break
+    left = np.bincount(part) - np.bincount(part[seen], minlength=len(cells))
+    saved = sum(int(n) * _calls(cell) for n, cell in zip(left, cells, strict=True))
+    return runs, Looked(look, LOOKS, len(seen), len(part), saved)
+
+
+def _cells(plan: Plan) -> list[Cell]:
+    if len(plan.systems) != 1 or plan.method is not None:
+        raise ConfigError(
+            "Only one system, with the models as they are, can be run against a baseline; give one "
+            "with --systems NAME, and tune before."
+        )
+    return [plan.cell(task, plan.systems[0]) for task in plan.loaded()]
+
+
+def _blessed(cells: list[Cell], baseline: Baseline) -> list[ScoredRun]:
+    """The baseline's run of each cell's data."""
+    known = {run.data: run for run in baseline.runs}
+    asked = [cell.task.data_hash for cell in cells]
+    if set(asked) != set(known):
+        has = ", ".join(f"{run.domain} {run.data}" for run in baseline.runs)
+        wanted = ", ".join(f"{cell.task.name} {cell.task.data_hash}" for cell in cells)
+        raise ComparisonError(
+            f"The baseline {baseline.name} is of {has}, and this would ask {wanted}: these are not the "
+            "same questions. Run the same tasks, split, seed, limit and examples, or bless a new one."
+        )
+    return [known[data] for data in asked]
+
+
+def _among(keys: set[str], cell: Cell) -> set[int]:
+    """The ids of a cell's questions that are among the keys."""
+    data = cell.task.data_hash
+    return {s.id for s in cell.task.samples if item_key(data, s.id) in keys}
+
+
+def _calls(cell: Cell) -> int:
+    """Calls to models for one question."""
+    return len(cell.specs) * cell.epochs * cell.task.repeats

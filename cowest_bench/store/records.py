@@ -1,0 +1,155 @@
+"""What a finished evaluation leaves behind: one JSON (the run) and one Parquet file (its samples).
+
+Both are written under a temporary name and put in place with an atomic rename, the JSON last, so that a
+run either is there as a whole or not at all; any number of processes may write side by side. A sample
+that could not be scored has a row with its error and no score: an error is neither a zero nor a gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cowest_bench.config import ROLES, ModelSpec, Role
+
+SCHEMA_VERSION: Literal[2] = 2
+NOT_ASKED = "not asked yet"  # the error of an answer that was left for later on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class SampleScore:
+    """One question, once answered: a row of a run's Parquet file.
+
+    ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
+    ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars. Tokens are as the server
+    counts them, None where it does not say, of the attempt that is recorded; ``draft`` is the first, ``output`` the last of a task's
+    ``repeats``, and ``completions`` all of them (JSON) where there are several.
+    """
+
+    run_id: str
+    sample_id: int
+    epoch: int
+    cluster: str | None
+    question: str
+    gold: str
+    draft: str | None = None
+    output: str | None = None
+    completions: str | None = None
+    answer: str | None = None
+    score: float | None = None
+    metrics: str | None = None
+    gold_logprob: float | None = None
+    error: str | None = None
+    weak_calls: int = 0
+    weak_input_tokens: int | None = 0
+    weak_output_tokens: int | None = 0
+    weak_seconds: float | None = None
+    weak_cost: float | None = None
+    strong_calls: int = 0
+    strong_input_tokens: int | None = 0
+    strong_output_tokens: int | None = 0
+    strong_seconds: float | None = None
+    strong_cost: float | None = None
+    evaluator_calls: int = 0
+    evaluator_input_tokens: int | None = 0
+    evaluator_output_tokens: int | None = 0
+    evaluator_seconds: float | None = None
+    evaluator_cost: float | None = None
+    cost: float | None = None
+
+
+class Run(BaseModel):
+    """An evaluation of one cell: a task's split under one system, with what it depends on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    run_id: str
+    """The ``answers_id``: a hash of ``identity``, so that a rerun finds the run."""
+    score_id: str
+    """Hash of ``scoring``; ``cowest rescore`` changes it, and asks nobody."""
+    data: str
+    """Hash of the samples, their gold answers and their task's version: runs with the same one can be
+    compared, sample by sample."""
+    task: str
+    domain: str
+    suite: str | None = None
+    """Name that the task shares with others which are shown beside it."""
+    split: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What was passed on to the task, such as ``seed`` or ``data``."""
+    system: str
+    compared_with: tuple[str, ...] = ()
+    """The systems in which its models answer alone (``System.compared_with``)."""
+    format: str | None = None
+    """The interaction format, a key of ``prompts.FORMATS``, if the system has one."""
+    weak: ModelSpec | None
+    strong: ModelSpec | None
+    evaluator: ModelSpec | None = None
+    reported: dict[str, list[str]] = Field(default_factory=dict)
+    """Which models endpoints said had answered, by role: a name may stand for another tomorrow."""
+    seed: int
+    epochs: int
+    control: str | None = None
+    """What was done to the drafts on purpose, if anything, such as ``shuffled``."""
+    graded: bool = False
+    """Whether the gold answers' log-probabilities were recorded."""
+    n_total: int = Field(gt=0)
+    """Answers asked for: samples times epochs."""
+    n_scored: int = Field(ge=0)
+    score: float | None
+    """Mean of the primary metric over what was scored."""
+    metrics: dict[str, float]
+    """All metrics as lm-eval aggregates them; with several epochs, of the first."""
+    attempts: int = 1
+    """How often missing answers were asked for, the first time included."""
+    seconds: float
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    identity: dict[str, Any]
+    """Everything that can change an answer."""
+    scoring: dict[str, Any] = Field(default_factory=dict)
+    """Everything that can change a score of the same answer."""
+    made_from: dict[str, str] = Field(default_factory=dict)
+    """Content hashes of the results that it was made from: weights by role, or runs."""
+    content: str = ""
+    """Hash of the rows; what is derived from them is made again when it changes."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Libraries by version: recorded and reported in comparisons, not part of any id."""
+    log: str
+    """Inspect's log of the run, relative to the results folder."""
+
+    @property
+    def models(self) -> dict[Role, ModelSpec]:
+        """The models that took part, by role."""
+        given = {role: getattr(self, role) for role in ROLES}
+        return {role: spec for role, spec in given.items() if spec is not None}
+
+    @property
+    def model_ids(self) -> dict[str, Any]:
+        """What identifies the model in each role."""
+        return dict(self.identity.get("models", {}))
+
+    @property
+    def coverage(self) -> float:
+        """Share of the answers asked for that were scored."""
+        return self.n_scored / self.n_total
+
+
+def arrow_schema() -> Any:
+    """The columns of a run's Parquet file: the fields of ``SampleScore``."""
+    import pyarrow
+
+    types = {
+        "str": pyarrow.string(),
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+    }
+    return pyarrow.schema(
+        [
+            pyarrow.field(f.name, types[str(f.type).split(" ")[0]], nullable="None" in str(f.type))
+            for f in fields(SampleScore)
+        ]
+    )

@@ -1,0 +1,218 @@
+"""The results folder: where finished runs, logs and models lie, and the one reader of them.
+
+A run is a Parquet file (its rows) and a JSON (everything else), both written aside and put in place
+with an atomic rename, the JSON last: a run is there as a whole or not at all, and any number of
+processes may write side by side. A file that cannot be read is named and skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from cowest_bench.errors import ConfigError, OldRunError, RecordError
+from cowest_bench.store.files import replaced
+from cowest_bench.store.ids import content_hash
+from cowest_bench.store.records import SCHEMA_VERSION, Run, SampleScore, arrow_schema
+
+logger = logging.getLogger("cowest_bench")
+
+PROBE = 2**20  # bytes that must fit before a run starts
+
+
+class Results:
+    """A results folder.
+
+    runs/ID.json, ID.parquet   finished runs, the truth
+    pairs/ID.json              preference pairs
+    logs/ID/*.eval             Inspect's transcripts
+    models/NAME/               trained weak models and adapters
+    locks/KEY.lock             who is making a run or a model at the moment
+    scores.duckdb              made from runs/ by ``database.py``; can be deleted at any time
+    """
+
+    def __init__(self, root: Path | str = "results") -> None:
+        self.root = Path(root)
+        self.runs = self.root / "runs"
+        self.pairs = self.root / "pairs"
+        self.logs = self.root / "logs"
+        self.models = self.root / "models"
+        self.locks = self.root / "locks"
+        self.database = self.root / "scores.duckdb"
+        self._damaged: dict[Path, str] = {}
+        self._old: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Make the folders.
+
+        Raises:
+            ConfigError: If the place cannot be written to, or is full.
+        """
+        try:
+            for folder in (self.runs, self.pairs, self.logs, self.models, self.locks):
+                folder.mkdir(parents=True, exist_ok=True)
+            with replaced(self.root / ".writable") as probe:
+                probe.write_bytes(bytes(PROBE))
+            (self.root / ".writable").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"The results folder {self.root} cannot be written to ({error.strerror}); "
+                "choose another with --results DIR."
+            ) from error
+
+    @contextmanager
+    def claimed(self, key: str) -> Iterator[None]:
+        """Make what has this key (a run's id, a model folder's name) in no other process meanwhile.
+
+        Who comes second waits, and then finds it made. The system takes the lock from a process that
+        dies. Runs are claimed within a claim of a model (the scores of its checkpoints), never the
+        other way round, so that no two processes wait for each other.
+        """
+        self.locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.locks / f"{key}.lock"):
+            yield
+
+    def find(self, run_id: str) -> Run | None:
+        """The run with this id, if it is there and can be read; a damaged one is named and made anew."""
+        path = self.runs / f"{run_id}.json"
+        return self._read(path) if path.is_file() else None
+
+    def all_runs(self) -> list[Run]:
+        """Every run that can be read, oldest first; of the others it is said why not (``damaged``)."""
+        known = (self._read(path) for path in sorted(self.runs.glob("*.json")))
+        return sorted(filter(None, known), key=lambda run: (run.created, run.run_id))
+
+    @property
+    def damaged(self) -> list[str]:
+        """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
+        return [*self._damaged.values(), *self._older()]
+
+    def _older(self) -> list[str]:
+        if not self._old:
+            return []
+        told = f"{len(self._old)} runs in {self.runs} were written by an earlier version of cowest-bench"
+        return [f"{told} and cannot be read by this one; run them again, or remove them."]
+
+    def _read(self, path: Path) -> Run | None:
+        """A run, or None and a note of what is wrong with it."""
+        try:
+            run = read_run(path)
+        except OldRunError:
+            if not self._old:
+                logger.warning(
+                    "%s was written by an earlier version of cowest-bench, maybe others in %s too; they "
+                    "are skipped: run them again, or remove them.",
+                    path.name,
+                    self.runs,
+                )
+            self._old.add(path)
+            return None
+        except RecordError as error:
+            if path not in self._damaged:
+                logger.warning("%s It is skipped.", error)
+            self._damaged[path] = str(error)
+            return None
+        return run
+
+    def samples(self, run: Run) -> list[SampleScore]:
+        """The rows of a run, by epoch and then in document order.
+
+        Raises:
+            RecordError: If they cannot be read.
+        """
+        return [SampleScore(**row) for row in self.columns(run).to_pylist()]
+
+    def columns(self, run: Run, names: Sequence[str] | None = None) -> Any:
+        """Some columns of a run's rows (all by default), as a pyarrow table.
+
+        Raises:
+            RecordError: If the rows cannot be read, or are not those of the run.
+        """
+        import pyarrow
+        import pyarrow.parquet
+
+        path = self.runs / f"{run.run_id}.parquet"
+        wanted = [*names] if names is not None else arrow_schema().names
+        try:
+            table = pyarrow.parquet.read_table(
+                path, columns=wanted, read_dictionary=["cluster"], use_threads=False
+            )
+        except (OSError, pyarrow.ArrowException) as error:
+            raise RecordError(
+                f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json "
+                "file and run it again."
+            ) from error
+        if table.column_names != wanted:
+            raise RecordError(
+                f"The rows in {path} lack the columns {', '.join({*wanted} - {*table.column_names})}; "
+                "remove the file and its .json and run it again."
+            )
+        return table
+
+    def write(self, run: Run, samples: Sequence[SampleScore]) -> Run:
+        """Put a run in place, with the hash of its rows; returns it as it is stored."""
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [asdict(sample) for sample in samples]
+        stored = run.model_copy(update={"content": content_of(samples)})
+        table = pyarrow.Table.from_pylist(rows, schema=arrow_schema())
+        with replaced(self.runs / f"{run.run_id}.parquet") as path:
+            pyarrow.parquet.write_table(table, path)
+        with replaced(self.runs / f"{run.run_id}.json") as path:
+            path.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return stored
+
+
+def content_of(samples: Sequence[SampleScore]) -> str:
+    """Hash of what was drafted, answered and scored; not of what it took."""
+    names = ("sample_id", "epoch", "draft", "output", "completions", "score", "gold_logprob")
+    return content_hash([[getattr(row, name) for name in names] for row in samples])
+
+
+def read_run(path: Path) -> Run:
+    """Read a run's JSON, and check that its rows are beside it.
+
+    Raises:
+        RecordError: If it cannot be read, or is not the run that its name says.
+        OldRunError: If an earlier version wrote it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema_version", 0) < SCHEMA_VERSION:
+            raise OldRunError(f"{path} was written by an earlier version of cowest-bench.")
+        run = Run.model_validate(content)
+    except OldRunError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise RecordError(f"{path} is not a valid run ({field}: {first['msg']}).") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RecordError(f"{path} is not a valid run: it is not readable JSON.") from error
+    if run.run_id != path.stem:
+        raise RecordError(f"{path} says that it is the run {run.run_id}; it may be a copy.")
+    _require_rows(run, path.with_suffix(".parquet"))
+    return run
+
+
+def _require_rows(run: Run, path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_metadata(path).num_rows
+    except (OSError, pyarrow.ArrowException) as error:
+        raise RecordError(f"The rows of run {run.run_id} cannot be read from {path}.") from error
+    if rows != run.n_total:
+        raise RecordError(
+            f"Run {run.run_id} says it has {run.n_total} rows, but {path} has {rows}."
+        )

@@ -1,0 +1,227 @@
+"""Every page over an empty, a full and a broken snapshot, as Streamlit runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from leaderboard import ui
+from tests import boards
+from tests.conftest import ROOT
+
+APP = ROOT / "leaderboard" / "app.py"
+TITLES = {
+    "overview": "Which pairing should I take?",
+    "pairings": "Which weak model goes with which strong one?",
+    "compare": "Is it better, and where?",
+    "samples": "What happened on a question?",
+    "regressions": "Did a checkpoint get worse?",
+    "training": "What did the training do?",
+    "methods": "How is each number made?",
+    "sql": "Ask the snapshot yourself",
+}
+STORES: dict[str, Callable[[Path], Path]] = {
+    "empty": boards.empty,
+    "full": boards.full,
+    "broken": boards.broken,
+    "no-texts": lambda folder: boards.full(folder, texts=False),
+}
+
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def find(store: str) -> Path:
+        if store not in made:
+            made[store] = STORES[store](tmp_path_factory.mktemp(store))
+        return made[store]
+
+    return find
+
+
+@pytest.fixture
+def visit(published: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Open a page of a snapshot, with query parameters."""
+
+    def run(store: str, page: str, /, **parameters: str) -> AppTest:
+        monkeypatch.setenv("COWEST_BOARD", str(published(store)))
+        app = AppTest.from_file(str(APP), default_timeout=60)
+        if page != "overview":  # the default page
+            app.run().switch_page(f"views/{page}.py")
+        for name, value in parameters.items():
+            app.query_params[name] = value
+        return app.run()
+
+    return run
+
+
+def words(app: AppTest) -> str:
+    """Everything that a page says."""
+    shown = [*app.main, *app.sidebar]
+    texts: list[str] = []
+    while shown:
+        element: Any = shown.pop()
+        if hasattr(element, "children"):
+            shown += element.children.values()
+        texts += [str(getattr(element, "value", "")), str(getattr(element, "proto", ""))]
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("page", TITLES)
+@pytest.mark.parametrize("store", STORES)
+def test_every_page_opens_on_every_store(visit: Open, store: str, page: str) -> None:
+    app = visit(store, page)
+    assert not app.exception
+    if store == "empty":
+        assert "cowest publish" in words(app)
+    else:
+        assert [title.value for title in app.title] == [TITLES[page]]
+
+
+@pytest.mark.parametrize("page", TITLES)
+def test_pages_say_what_to_type_where_there_is_no_snapshot(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COWEST_BOARD", str(tmp_path / "board.duckdb"))
+    app = (
+        AppTest.from_file(str(APP), default_timeout=60).run().switch_page(f"views/{page}.py").run()
+    )
+    assert not app.exception
+    assert "make demo" in words(app)
+
+
+@pytest.mark.parametrize("page", TITLES)
+def test_names_and_texts_of_others_are_never_markup(visit: Open, page: str) -> None:
+    app = visit("broken", page, all="true")
+    assert not app.exception
+    for element in (*app.markdown, *app.caption, *app.info, *app.warning):
+        assert "evil.example" not in element.value
+    for html in app.get("html"):
+        assert "<script" not in html.proto.body
+        assert "<img" not in html.proto.body
+
+
+def test_the_first_page_says_which_pairing_to_take(visit: Open) -> None:
+    said = words(visit("full", "overview"))
+    assert "Take <b>collab-tuned: weak-small + strong</b>" in said
+    assert "+0.450" in said
+
+
+def test_the_domain_of_a_shared_link_is_chosen(visit: Open) -> None:
+    app = visit("full", "overview", domain="medical", margin="0.1")
+    assert app.selectbox(key="domain").value == "medical"
+    assert app.number_input(key="margin").value == pytest.approx(0.1)
+
+
+def test_a_link_to_what_is_no_longer_there_shows_the_default(visit: Open) -> None:
+    app = visit("full", "compare", candidate="gone", baseline="gone", domain="gone")
+    assert not app.exception
+    assert app.selectbox(key="baseline").value == "strong"
+
+
+def test_controls_are_shown_when_asked_for(visit: Open) -> None:
+    def entries(app: AppTest) -> list[str]:
+        return [*app.dataframe[0].value["entry"]]
+
+    assert "collab: weak-small + strong (shuffled)" not in entries(visit("full", "overview"))
+    assert "collab: weak-small + strong (shuffled)" in entries(
+        visit("full", "overview", all="true")
+    )
+
+
+def test_what_dpo_fixed_is_a_link_that_names_its_filters(visit: Open) -> None:
+    app = visit("full", "overview")
+    links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
+    assert "show=helped" in links["What DPO fixed"]
+    assert "against=collab%3A+weak-small" in links["What DPO fixed"]
+
+
+def test_what_dpo_fixed_shows_those_questions_and_their_drafts(visit: Open) -> None:
+    app = visit(
+        "full",
+        "samples",
+        entry="collab-tuned: weak-small + strong",
+        against="collab: weak-small + strong",
+        domain="medical",
+        show="helped",
+    )
+    table = app.dataframe[0].value
+    assert [*table["no."]] == [*range(20, 28)]
+    assert {*table["state"]} == {"helped"}
+    said = words(app)
+    assert "draft 20 says" in said
+    assert "<del" in said and "<ins" in said
+
+
+def test_a_question_is_opened_by_its_number(visit: Open) -> None:
+    said = words(visit("full", "samples", question="7"))
+    assert "SECRET question 7" in said
+
+
+def test_without_texts_samples_say_so(visit: Open) -> None:
+    app = visit("no-texts", "samples")
+    assert any("without texts" in info.value for info in app.info)
+    assert "SECRET" not in words(app)
+
+
+def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
+    app = visit("full", "samples", page="99")
+    assert any("page 1" in info.value for info in app.info)
+
+
+def test_an_error_is_shown_as_an_error(visit: Open) -> None:
+    app = visit("broken", "samples", show="error")
+    of_strangers = next(o for o in app.selectbox(key="entry").options if o.startswith("collab: "))
+    app.selectbox(key="entry").select(of_strangers).run()
+    assert {*app.dataframe[0].value["state"]} == {"error"}
+    assert len(app.dataframe[0].value) == 2
+
+
+def test_the_verdict_is_a_sentence(visit: Open) -> None:
+    app = visit(
+        "full",
+        "compare",
+        candidate="collab-tuned: weak-large + strong",
+        baseline="collab: weak-large + strong",
+    )
+    said = words(app)
+    assert "<b>collab-tuned: weak-large + strong</b> is worse than" in said
+    assert {*app.dataframe[0].value["verdict"]} == {"regressed"}
+
+
+def test_regressions_open_on_the_entry_with_a_history(visit: Open) -> None:
+    app = visit("full", "regressions")
+    assert [*app.dataframe[0].value["verdict"]] == ["regressed", "first"]
+
+
+def test_a_statement_in_the_address_is_answered(visit: Open) -> None:
+    app = visit("full", "sql", statement="SELECT count(*) AS n FROM entries")
+    assert app.dataframe[0].value["n"][0] > 0
+
+
+def test_a_statement_that_writes_is_refused(visit: Open) -> None:
+    app = visit("full", "sql", statement="DROP TABLE runs")
+    assert not app.exception
+    assert "one SELECT statement" in app.code[0].value
+
+
+def test_columns_of_a_statement_are_text_too(visit: Open) -> None:
+    app = visit("full", "sql", statement='SELECT 1 AS "\u202ename", 2 AS "\u202ename"')
+    assert [*app.dataframe[0].value.columns] == ["⟨202E⟩name", "⟨202E⟩name_1"]
+
+
+def test_the_footer_says_which_snapshot_it_is(visit: Open) -> None:
+    assert "results: local" in words(visit("full", "methods"))
+
+
+def test_names_that_look_the_same_can_be_told_apart() -> None:
+    found = ui.unique({"e1": "same", "e2": "same", "e3": "other"})
+    assert {*found.values()} == {"e1", "e2", "e3"}
+    assert "other" in found

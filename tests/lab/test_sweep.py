@@ -1,0 +1,500 @@
+"""Sweeps: every cell once, whatever happens, and a matrix that is what ``cowest compare`` says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from inspect_ai.event import ModelEvent
+from inspect_ai.log import list_eval_logs, read_eval_log_samples
+
+from cowest_bench import models
+from cowest_bench import sweep as sweeps
+from cowest_bench.errors import ConfigError
+from cowest_bench.lab import workers
+from cowest_bench.pocket import demo as pocket
+from cowest_bench.report import sweep as sweep_report
+from cowest_bench.store import Results, Run, selection
+from cowest_bench.sweep import Key, Outcome, Sweep
+from cowest_bench.systems import system_names
+from tests.conftest import SEED, cowest
+from tests.endpoint import Endpoint
+from tests.stored import right, store
+
+MEDICAL, ETHICS = "cowest_pocket_medical", "cowest_pocket_ethics"
+LIMIT = 4
+ROLES = ("weak", "strong")
+
+together = pytest.mark.xdist_group("sweep")  # they look at one sweep
+
+
+def described(folder: Path, **changes: Any) -> dict[str, Any]:
+    """A sweep of three random weak models and both shipped strong ones, over few questions."""
+    results = Results(folder)
+    results.prepare()
+    specs = [pocket.fresh_weak(0, results, width) for width in pocket.WIDTHS]
+    return {
+        "tasks": [MEDICAL, ETHICS],
+        "options": {"seed": 5, "limit": LIMIT},
+        "weak": [spec.model_dump(exclude_unset=True) for spec in specs],
+        "strong": [pocket.strong(e).model_dump(exclude_unset=True) for e in (False, True)],
+        "threads": 1,
+        **changes,
+    }
+
+
+def command(folder: Path, content: dict[str, Any], *options: str) -> list[str]:
+    file = folder / f"sweep-{abs(hash(json.dumps(content)))}.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return ["sweep", str(file), "--results", str(folder), "--format", "json", *options]
+
+
+def started(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cowest_bench", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def without_cost(summary: dict[str, Any]) -> dict[str, Any]:
+    """What is the same to the last bit whenever the same sweep is made again."""
+    systems = [
+        {key: value for key, value in system.items() if key not in ("cost", "on_front")}
+        for system in summary["systems"]
+    ]
+    order = sorted(systems, key=lambda each: json.dumps(each, sort_keys=True))
+    return summary | {"systems": order}
+
+
+# --- a sweep that two commands made at the same time ----------------------------------------------
+
+Swept = tuple[Results, dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """Its results, what the dry run foresaw, and what one of the two commands printed."""
+    folder = tmp_path_factory.mktemp("swept")
+    arguments = command(folder, described(folder), "--workers", "1")
+    foreseen = cowest(*arguments, "--dry-run")
+    with started(arguments) as one, started(arguments) as other:
+        printed = [process.communicate() for process in (one, other)]
+    assert (one.returncode, other.returncode) == (0, 0), printed
+    first, second = (json.loads(text) for text, _ in printed)
+    assert first == second
+    return Results(folder), json.loads(foreseen.stdout), first
+
+
+@together
+def test_every_cell_is_run_once_and_baselines_are_shared(swept: Swept) -> None:
+    results, _, _ = swept
+    runs = results.all_runs()
+    assert Counter((run.task, run.system) for run in runs) == {
+        (task, system): count
+        for task in (MEDICAL, ETHICS)
+        for system, count in (("weak", 3), ("strong", 2), ("collab", 6))
+    }
+    assert {run.attempts for run in runs} == {1}
+    assert [len(list_eval_logs(str(results.root / run.log))) for run in runs] == [1] * 22
+
+
+def calls_of(results: Results) -> Counter[str]:
+    """The calls that were really made, by role, as the engine logged them."""
+    made: Counter[str] = Counter()
+    for run in results.all_runs():
+        (log,) = list_eval_logs(str(results.root / run.log))
+        for sample in read_eval_log_samples(log):
+            made.update(str(e.role) for e in sample.events if isinstance(e, ModelEvent))
+    return made
+
+
+@together
+def test_a_dry_run_counts_the_calls_that_are_made(swept: Swept) -> None:
+    results, foreseen, _ = swept
+    rows = [row for run in results.all_runs() for row in results.samples(run)]
+    recorded = {role: sum(getattr(row, f"{role}_calls") for row in rows) for role in ROLES}
+    assert foreseen["calls"] == recorded == calls_of(results)
+    assert recorded["strong"] == LIMIT * 2 * (
+        2 + 6
+    )  # not 12: two strong models alone, six pairings
+
+
+@together
+def test_the_matrix_is_what_compare_says(swept: Swept) -> None:
+    results, _, summary = swept
+    cells = summary["matrix"]
+    assert len(cells) == summary["cells"] == 3 * 2 * 3  # with pooled
+    for cell in cells:
+        domain = "" if cell["domain"] == "pooled" else f"domain={cell['domain']}"
+        names = {role: f"{role}={cell[role]}" for role in ROLES}
+        best = cell["best_single"]
+        found = selection.compare_runs(
+            results,
+            f"system=collab {names['weak']} {names['strong']} {domain}",
+            f"system={best} {names[best]} {domain}",
+            margin=0,
+            alpha=summary["alpha"],
+        ).comparison.pooled
+        assert (cell["gain"], cell["low"], cell["high"]) == found.difference
+        assert (cell["p"], cell["n"], cell["helped"]) == (found.p, found.n, found.helped)
+        alone = {
+            each["system"]: each["score"]
+            for each in summary["systems"]
+            if each["domain"] == cell["domain"]
+            and (each["weak"], each["strong"]) in ((cell["weak"], None), (None, cell["strong"]))
+        }
+        assert alone[best] == max(alone.values()) == cell["best_single_score"]
+
+
+@together
+def test_killed_in_the_middle_it_gives_the_same_numbers(swept: Swept, tmp_path: Path) -> None:
+    arguments = command(tmp_path, described(tmp_path, tasks=[MEDICAL]), "--workers", "2")
+    with started(arguments) as process:
+        while len(list(tmp_path.glob("runs/*.json"))) < 4:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+    assert len(list(tmp_path.glob("runs/*.json"))) < 11
+    done = cowest(*arguments)
+    assert done.returncode == 0, done.stderr
+    adjusted = ("p_holm", "significant", "undetectable")  # over another family
+    again, before = (
+        [
+            {key: value for key, value in cell.items() if key not in adjusted}
+            for cell in summary["matrix"]
+            if cell["domain"] == "medical"
+        ]
+        for summary in (json.loads(done.stdout), swept[2])
+    )
+    assert again == before
+    assert {run.attempts for run in Results(tmp_path).all_runs()} == {1}
+
+
+@together
+def test_what_fails_is_named_and_the_others_are_done(swept: Swept) -> None:
+    """A weak and a strong model that are not there, beside others that are."""
+    folder = swept[0].root
+    content = described(folder, tasks=[MEDICAL])
+    content["weak"] = [content["weak"][0], "./nowhere"]
+    content["strong"] = [content["strong"][0], "./missing"]
+    done = cowest(*command(folder, content))
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if line.startswith("Failed: ")]
+    assert [line.split(": ")[1] for line in sorted(told)] == [
+        f"missing on {MEDICAL}",
+        f"nowhere + missing on {MEDICAL}",
+        f"nowhere + strong on {MEDICAL}",
+        f"nowhere on {MEDICAL}",
+        f"pocket-weak-32-seed-0 + missing on {MEDICAL}",
+    ]
+    assert any("There is no model folder ./missing" in line for line in told)
+    assert any(f"not tried, since nowhere on {MEDICAL} failed" in line for line in told)
+    summary = json.loads(done.stdout)
+    assert [(cell["weak"], cell["strong"]) for cell in summary["matrix"]] == [
+        ("pocket-weak-32-seed-0", "strong")
+    ]
+    assert len(summary["failures"]) == 5
+
+
+# --- the pocket world's ---------------------------------------------------------------------------
+
+
+@pytest.mark.xdist_group("pocket-sweep")
+def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> None:
+    """In one command, with every weak model trained in every domain (on few rows)."""
+    results = Results(tmp_path)
+    results.prepare()
+    file = pocket.write_sweep(5, results, ("weak", "strong", "collab"))
+    content = yaml.safe_load(file.read_text())
+    content["options"]["limit"] = 48
+    arguments = command(tmp_path, content)
+    foreseen = json.loads(cowest(*arguments, "--dry-run").stdout)
+    done = cowest(*arguments)
+    assert done.returncode == 0, done.stderr
+    runs = results.all_runs()
+    assert Counter((run.domain, run.system) for run in runs) == {
+        (domain, system): count
+        for domain in pocket.DOMAINS
+        for system, count in (("weak", 3), ("strong", 2), ("collab", 6))
+    }
+    assert {run.split for run in runs} == {"test"}  # without tuning, feedback is not asked
+    assert Counter(path.name[:4] for path in results.models.iterdir()) == {"pock": 3, "sft-": 9}
+    assert foreseen["calls"] == calls_of(results) == {"strong": 48 * 3 * 8, "weak": 48 * 3 * 9}
+    summary = json.loads(done.stdout)
+    assert len({(c["domain"], c["weak"], c["strong"]) for c in summary["matrix"]}) == 4 * 3 * 2
+    a, b = (
+        "weak=pocket-weak-96-seed-5 strong=strong-early system=collab",
+        "strong=strong system=strong",
+    )
+    compared = cowest("compare", a, b, "--results", str(tmp_path), "--format", "json")
+    assert len(json.loads(compared.stdout)["domains"]) == 3
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("[rm]*/*")}
+    assert cowest(*arguments).stdout == done.stdout
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("[rm]*/*")} == made
+
+
+def test_the_demo_is_one_pairing_of_its_sweep(
+    demo: tuple[Results, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tuning included, nothing of it is run again: a sweep goes on from a demo."""
+    results, summary = demo
+    sweep = Sweep.load(pocket.write_sweep(SEED, results, domains=("medical",)))
+    monkeypatch.setattr(workers, "tell", lambda *_: None)
+    pairing = {(1, None), (None, 0), (1, 0)}  # the second weak and the first strong model
+    jobs = [job for job in sweeps.jobs(sweep, results) if job.key[1:] in pairing]
+    before = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
+    runs = {system: run for job in jobs for system, run in job.call("worker 1").items()}
+    scores = {system: summary["domains"]["medical"][system]["score"] for system in system_names()}
+    assert {system: run.score for system, run in runs.items()} == pytest.approx(scores)
+    after = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
+    assert after == before
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def test_a_model_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one worker: weak models alone, then each strong model with all the weak ones."""
+    content = described(tmp_path, options={"seed": 5, "limit": 1})
+    content["weak"] = content["weak"][:2]
+    sweep = Sweep.model_validate(content)
+    read, loaded = models._read, Counter[str]()
+
+    def counted(path: str, *how: Any) -> Any:
+        loaded[Path(path).name] += 1
+        assert len(models._loaded) <= 2
+        return read(path, *how)
+
+    monkeypatch.setattr(models, "_read", counted)
+    monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(workers, "tell", lambda *_: None)
+    for job in sweeps.jobs(sweep, Results(tmp_path)):
+        job.call("worker 1")
+    weak = {Path(spec["name"]).name: 1 + 2 for spec in content["weak"]}
+    assert loaded == {"strong": 1, "strong-early": 1} | weak
+
+
+@pytest.fixture
+def behind_endpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with Endpoint() as endpoint:
+        monkeypatch.setenv("ONE_BASE_URL", endpoint.url)
+        monkeypatch.setenv("ONE_API_KEY", "not-a-secret")
+        yield endpoint
+
+
+ENDPOINTS = {
+    "tasks": [MEDICAL],
+    "options": {"seed": 5, "limit": LIMIT},
+    "weak": "openai-api/one/w",
+    "strong": ["openai-api/one/s", "openai-api/one/t"],
+}
+
+
+def test_one_budget_holds_for_all_of_it(behind_endpoints: Endpoint, tmp_path: Path) -> None:
+    arguments = command(tmp_path, ENDPOINTS)
+    stopped = cowest(*arguments, "--budget", "8calls")  # each of the first two models alone
+    assert stopped.returncode == 1
+    assert sum(behind_endpoints.asked.values()) == 8
+    assert "Stopped before passing the budget of 8 calls: 8 calls" in stopped.stderr
+    assert "not tried, since the budget is spent" in stopped.stderr
+    done = cowest(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert sum(behind_endpoints.asked.values()) == LIMIT * (1 + 2 + 2 * 2)  # nothing twice
+    assert len(json.loads(done.stdout)["matrix"]) == 2
+
+
+def test_a_budget_is_not_shared_out(tmp_path: Path) -> None:
+    done = cowest(*command(tmp_path, ENDPOINTS), "--budget", "10calls", "--workers", "2")
+    assert done.returncode == 2
+    assert "A budget is held by one process" in done.stderr
+
+
+def test_a_worker_that_is_killed_takes_only_its_own_job_with_it(
+    behind_endpoints: Endpoint, tmp_path: Path
+) -> None:
+    arguments = command(tmp_path, ENDPOINTS)
+    answer = behind_endpoints.answer
+    behind_endpoints.answer = lambda messages: time.sleep(1) or answer(messages)  # type: ignore[func-returns-value]
+    with started(arguments) as process:
+        while not behind_endpoints.asked:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        behind_endpoints.answer = answer
+        for child in children(process.pid):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGKILL)
+        printed, told = process.communicate()
+    assert process.returncode == 1
+    assert f"Failed: w on {MEDICAL}: {workers.KILLED}" in told
+    alone = [each["strong"] for each in json.loads(printed)["systems"]]
+    assert sorted(alone) == ["s", "t"]
+    assert cowest(*arguments).returncode == 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+def by_hand(results: Results) -> tuple[Sweep, Outcome]:
+    """Two weak models with one strong one in two domains: the first gains, the second hardly differs."""
+    sweep = Sweep(tasks=("a",), weak=("x/w", "x/v"), strong=({"name": "x/s", "price": PRICE},))
+    done: dict[Key, dict[str, Run]] = {}
+    for domain, n in (("a", 200), ("b", 100)):
+
+        def put(key: Key, scores: Sequence[float], system: str, cost: float) -> None:
+            row = {"cost": [cost] * len(scores)}
+            run = store(results, scores, system=system, domain=key[0], row=row, seed=len(done))
+            done.setdefault(key, {})[system] = run
+
+        put((domain, 0, None), right(n // 4, n), "weak", 0)
+        put((domain, 1, None), right(n // 2 + 5, n), "weak", 0)
+        put((domain, None, 0), right(n // 2, n), "strong", 0.002)
+        put((domain, 0, 0), right(n * 9 // 10, n), "collab", 0.003)
+        put((domain, 1, 0), right(n // 2 + 6, n), "collab", 0.004)
+    return sweep, Outcome(done)
+
+
+PRICE = {"input": 1, "output": 2}
+
+
+def test_marks(results: Results) -> None:
+    found = sweep_report.summarise(*by_hand(results), results)
+    assert len(found.gains) == 2 * 3
+    for gain in found.gains:
+        assert gain.significant == (gain.weak == "w")
+        assert gain.undetectable == (gain.weak == "v")
+        assert gain.best_single == ("strong" if gain.weak == "w" else "weak")
+    pooled = next(gain for gain in found.gains if (gain.domain, gain.weak) == ("pooled", "w"))
+    assert pooled.found.difference.value == pytest.approx((80 + 40) / 300)
+    least = min(gain.found.p for gain in found.gains)
+    assert min(gain.found.p_holm for gain in found.gains) == pytest.approx(6 * least, abs=0)
+    surely = replace(pooled, found=replace(pooled.found, detectable=1.0))
+    assert surely.significant and not surely.undetectable
+
+
+def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> None:
+    sweep, outcome = by_hand(results)
+    found = sweep_report.summarise(sweep, outcome, results)
+    assert found.unit == "usd_per_1k"
+    pooled = {
+        (point.system, point.weak): (point.on_front, point.cost)
+        for point in found.points
+        if point.domain == "pooled"
+    }
+    assert pooled == {
+        ("weak", "v"): (True, 0),
+        ("weak", "w"): (False, 0),  # as cheap, and worse
+        ("strong", None): (False, pytest.approx(2)),  # dearer than the better weak one, and worse
+        ("collab", "w"): (True, pytest.approx(3)),
+        ("collab", "v"): (False, pytest.approx(4)),
+    }
+
+
+def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
+    sweep, outcome = by_hand(results)
+    for key, scores in ((("a", None, 0), right(200, 200)), (("b", None, 0), right(100, 100))):
+        outcome.done[key]["strong"] = store(  # the best of all
+            results, scores, system="strong", domain=key[0], row={"cost": [None] * len(scores)}
+        )
+    found = sweep_report.summarise(sweep, outcome, results)
+    (strong,) = [p for p in found.points if (p.domain, p.system) == ("pooled", "strong")]
+    assert not strong.on_front and strong.cost != strong.cost
+    assert sweep_report.as_json(found)["systems"][-1]["cost"] is None
+    assert any("3 systems have no known cost" in line for line in sweep_report.notes(found))
+
+
+def test_errors_are_no_zeros_and_missing_runs_leave_a_cell_empty(results: Results) -> None:
+    sweep, outcome = by_hand(results)
+    scores = [None] * 100 + right(50, 100)  # on those that it has, strong is right in half
+    outcome.done["a", None, 0]["strong"] = store(results, scores, system="strong", domain="a")
+    del outcome.done["b", 1, 0]
+    found = sweep_report.summarise(sweep, outcome, results)
+    cells = {(gain.domain, gain.weak): gain for gain in found.gains}
+    assert set(cells) == {("a", "w"), ("a", "v"), ("b", "w"), ("pooled", "w")}
+    assert cells["a", "w"].found.n == 100
+    assert (
+        cells["a", "v"].best_single == "strong"
+    )  # by the questions that all three have scores for
+    rows = sweep_report.matrix_rows(found)
+    assert [str(row["+ s"]) for row in rows if (row["domain"], row["weak"]) == ("pooled", "v")] == [
+        ""
+    ]
+
+
+def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
+    sweep, outcome = by_hand(results)
+    evil = "a | <img src=x> [y](http://z) @all *"
+    weak = (sweep.weak[0].model_copy(update={"base": evil}), sweep.weak[1])
+    text = sweep_report.markdown(
+        sweep_report.summarise(sweep.model_copy(update={"weak": weak}), outcome, results)
+    )
+    lines = text.splitlines()
+    assert lines[0].count("|") == lines[2].count("|") == 5
+    assert not any(mark in text for mark in ("<img", "](", "@all"))
+    assert "SECRET" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("weak: [a]\nstrong: [b]", "no tasks to run"),
+        ("tasks: [t]\nweak: []\nstrong: [b]", "The plan's weak is wrong"),
+        ("tasks: [t]\nweak: [a]", "The plan's strong is wrong: Field required"),
+        ("tasks: [t]\nweak: [{nmae: a}]\nstrong: [b]", "weak.0"),
+        (
+            "tasks: [t]\nweak: [a]\nstrong: [b]\nsystems: [collab]",
+            "its systems must be weak, strong",
+        ),
+        ("tasks: [t]\nweak: [a]\nstrong: [b]\nsystems: [weak, strong]", "its systems must be"),
+        (
+            "tasks: [t]\nweak: [x/a, x/a]\nstrong: [b]",
+            "Two weak models of the sweep are called x/a",
+        ),
+        ("tasks: [t]\nweak: [a]\nstrong: [b]\nworker: 2", "no field worker"),
+        ("tasks: [t]\nweak: [a]\nstrong: [b]\nbudget: lots", "A budget of 'lots'"),
+        ("- a", "is no mapping"),
+    ],
+)
+def test_a_file_that_is_wrong_says_so_in_a_sentence(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        sweeps.run(Sweep.load(file), Results(tmp_path))
+
+
+def test_models_of_one_label_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("tasks: [t]\nweak: [x/a, y/a, y/b]\nstrong: z/s")
+    sweep = Sweep.load(file)
+    assert (sweep.weak_names, sweep.strong_names) == (("x/a", "y/a", "b"), ("s",))
+
+
+def late(seconds: float, who: str) -> str:
+    time.sleep(seconds)
+    return who
+
+
+def test_what_is_done_is_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+    """And not in that in which it was done, so that the same sweep prints the same text."""
+    jobs = [workers.Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
+    found = workers.run(jobs, 2, threads=1, log=tmp_path / "log")
+    assert [*found.done] == ["a", "b", "c"]

@@ -1,0 +1,133 @@
+"""Local models: sampling is a function of weights, prompt and seed; identity is content."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cowest_bench import models
+from cowest_bench.config import ModelSpec
+from cowest_bench.errors import ModelError
+from cowest_bench.models import open_model
+from cowest_bench.models.hflm import GumbelNoise
+from cowest_bench.pocket import world
+
+
+def prompts(spec: ModelSpec, count: int) -> list[str]:
+    provider = models.HFLMProvider(spec.path, dtype="float32")
+    rows = world.draw("medical", 3)["dev"][:count]
+    return [provider.render([{"role": "user", "content": row["question"]}]) for row in rows]
+
+
+def sample(spec: ModelSpec, asked: list[str], seed: int) -> list[str]:
+    provider = models.HFLMProvider(spec.path, dtype="float32")
+    settings = {"max_gen_toks": 24, "do_sample": True, "temperature": 1.0, "seed": seed}
+    return [text for text, _, _ in provider._generate_batch([(p, settings) for p in asked])]
+
+
+def test_a_sample_does_not_depend_on_its_batch(strong: ModelSpec) -> None:
+    asked = prompts(strong, 8)
+    together = sample(strong, asked, seed=1)
+    alone = [sample(strong, [prompt], seed=1)[0] for prompt in asked]
+    backwards = sample(strong, asked[::-1], seed=1)[::-1]
+    assert together == alone == backwards
+    assert together != sample(strong, asked, seed=2)
+
+
+def test_gumbel_noise_samples_the_softmax() -> None:
+    logits = torch.log(torch.tensor([0.6, 0.3, 0.1]))
+    prompt = torch.tensor([[5]])
+    counts = torch.zeros(3)
+    for seed in range(3000):
+        noise = GumbelNoise(prompt, torch.ones_like(prompt), seed)
+        counts[noise(prompt, logits[None]).argmax()] += 1
+    assert torch.allclose(counts / 3000, logits.exp(), atol=0.03)
+
+
+def test_padding_does_not_change_the_noise() -> None:
+    short = GumbelNoise(torch.tensor([[7, 8]]), torch.tensor([[1, 1]]), 0)
+    padded = GumbelNoise(torch.tensor([[0, 0, 7, 8]]), torch.tensor([[0, 0, 1, 1]]), 0)
+    scores = torch.zeros(1, 5)
+    assert torch.equal(short(torch.tensor([[7, 8]]), scores), padded(torch.tensor([[0]]), scores))
+
+
+def test_batches_are_full_and_errors_reach_whoever_asked() -> None:
+    sizes: list[int] = []
+
+    def answer(requests: list[int]) -> list[int]:
+        sizes.append(len(requests))
+        if -1 in requests:
+            raise ValueError("no")
+        return [2 * request for request in requests]
+
+    async def ask() -> None:
+        batcher = models.Batcher(answer, size=4)
+        assert await asyncio.gather(*map(batcher, range(10))) == [2 * i for i in range(10)]
+        with pytest.raises(ValueError, match="no"):
+            await batcher(-1)
+        assert await batcher(21) == 42  # it goes on after an error
+
+    asyncio.run(ask())
+    assert sizes == [4, 4, 2, 1, 1]
+
+
+def test_logprob_is_that_of_the_text(strong: ModelSpec) -> None:
+    """The gold answer's log-probability equals the sum over its tokens, by hand."""
+    provider = models.HFLMProvider(strong.path, dtype="float32")
+    messages = [{"role": "user", "content": world.draw("medical", 3)["dev"][0]["question"]}]
+    start, answer = "refine : not sure . answer :", " A"
+    value = asyncio.run(provider.logprob(messages, start, answer))
+    lm = provider.lm
+    ids = torch.tensor([lm.tok_encode(provider.render(messages) + start + answer)])
+    with torch.no_grad():
+        logits = lm.model(ids).logits.log_softmax(-1)
+    assert value == pytest.approx(logits[0, -2, ids[0, -1]].item(), abs=1e-4)
+
+
+def test_identity_is_content_not_path(strong: ModelSpec, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(strong.path, moved)
+    spec = strong.model_copy(update={"name": str(moved)})
+    assert models.identity(spec) == models.identity(strong)
+    weights = moved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert models.identity(spec) != models.identity(strong)
+
+
+def test_missing_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="There is no model folder"):
+        models.check(ModelSpec(name="hf/./nowhere"))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelError, match="safetensors"):
+        models.check(ModelSpec(name=str(tmp_path)))
+
+
+def test_remote_code_needs_its_option(strong: ModelSpec, tmp_path: Path) -> None:
+    """Code that lies beside the weights runs only if it is asked for by name."""
+    folder = tmp_path / "model"
+    shutil.copytree(strong.path, folder)
+    marker = tmp_path / "executed"
+    (folder / "modeling_own.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"Path({str(marker)!r}).touch()\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class Own(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.Own"}
+    config |= {"model_type": "own", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = ModelSpec(name=str(folder), dtype="float32")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        open_model(spec)
+    assert not marker.exists()
+    open_model(spec.model_copy(update={"remote_code": True}))
+    assert marker.exists()

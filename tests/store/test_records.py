@@ -1,0 +1,131 @@
+"""Runs and rows survive writing and reading, and the database follows them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cowest_bench.errors import ConfigError
+from cowest_bench.store import Results, Run, SampleScore, content_hash, database, replaced
+
+text = st.text(st.characters(codec="utf-8"), max_size=20)
+count = st.integers(0, 2**40)
+number = st.floats(allow_nan=False, allow_infinity=False)
+rows = st.builds(
+    SampleScore,
+    run_id=st.just("abc"),
+    sample_id=count,
+    epoch=st.integers(1, 9),
+    cluster=st.none() | text,
+    question=text,
+    draft=st.none() | text,
+    output=st.none() | text,
+    answer=st.none() | text,
+    gold=text,
+    score=st.none() | number,
+    metrics=st.none() | text,
+    gold_logprob=st.none() | number,
+    error=st.none() | text,
+    weak_calls=count,
+    weak_input_tokens=count,
+    weak_output_tokens=count,
+    weak_seconds=st.none() | number,
+    strong_calls=count,
+    strong_input_tokens=count,
+    strong_output_tokens=count,
+    strong_seconds=st.none() | number,
+    cost=st.none() | number,
+)
+
+
+def finished(run_id: str = "abc", **given: Any) -> Run:
+    known: dict[str, Any] = {
+        "run_id": run_id,
+        "task": "t",
+        "domain": "d",
+        "split": "test",
+        "system": "strong",
+        "weak": None,
+        "strong": {"name": "openai/some-model"},
+        "seed": 0,
+        "epochs": 1,
+        "n_total": 4,
+        "n_scored": 3,
+        "score": 0.5,
+        "metrics": {"exact_match,none": 0.5},
+        "seconds": 1.0,
+        "score_id": "s",
+        "data": "h",
+        "identity": {"models": {"strong": {"name": "x"}}},
+        "log": "logs/abc",
+    }
+    return Run.model_validate(known | given)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(rows, max_size=5))
+def test_rows_survive_the_round_trip(results: Results, samples: list[SampleScore]) -> None:
+    results.write(finished(), samples)
+    assert results.samples(finished()) == samples
+
+
+def test_a_run_survives_the_round_trip(results: Results) -> None:
+    run = finished()
+    results.write(run, [])
+    assert results.find("abc") == run
+    assert results.find("other") is None
+    assert run.coverage == 0.75
+
+
+def test_a_failed_write_leaves_the_old_file(results: Results) -> None:
+    path = results.root / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replaced(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in results.root.iterdir() if p.name.startswith(".file")] == []
+
+
+def test_content_hash_depends_on_content_only() -> None:
+    assert content_hash({"a": 1, "b": [2]}) == content_hash({"b": [2], "a": 1})
+    assert content_hash({"a": 1}) != content_hash({"a": 2})
+
+
+def test_unwritable_folder_is_one_sentence() -> None:
+    with pytest.raises(ConfigError, match="--results DIR"):
+        Results("/proc/nowhere").prepare()
+
+
+def test_database_is_made_from_the_files_and_readable_while_remade(results: Results) -> None:
+    sample = dict.fromkeys(("cluster", "draft", "metrics", "gold_logprob", "error", "cost"))
+    base: dict[str, Any] = {**sample, "epoch": 1, "question": "q", "output": "o", "answer": "a"}
+    for role in ("weak", "strong"):
+        base |= {f"{role}_{k}": 1 for k in ("calls", "input_tokens", "output_tokens")}
+        base[f"{role}_seconds"] = 0.1
+    results.write(
+        finished(),
+        [
+            SampleScore(run_id="abc", sample_id=0, gold="a", score=1.0, **base),
+            SampleScore(run_id="abc", sample_id=1, gold="a", score=None, **base | {"error": "x"}),
+        ],
+    )
+    database.rebuild(results)
+    with database.connect(results) as db:
+        database.rebuild(
+            results
+        )  # a reader does not stand in the way, and keeps what it has opened
+        found = db.execute("SELECT count(*), count(score), avg(score) FROM samples").fetchone()
+        assert found == (2, 1, 1.0)
+        coverage = db.execute("SELECT coverage FROM leaderboard").fetchone()
+        assert coverage is not None
+        assert math.isclose(coverage[0], 0.75)
+
+
+def test_no_database_says_what_to_type(results: Results) -> None:
+    with pytest.raises(ConfigError, match="cowest demo"):
+        database.connect(results)

@@ -1,0 +1,87 @@
+"""Tasks load, validate, refuse and report as they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cowest_bench.errors import TaskError
+from cowest_bench.tasks import list_tasks, load_task, tasks_folder, validate_task
+from tests.conftest import ROOT
+
+BROKEN = "task: broken\n  doc_to_text: [unclosed\n"
+MULTIPLE_CHOICE = """\
+task: choices
+dataset_path: json
+dataset_kwargs: {data_files: {test: FILE}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: ["a", "b"]
+doc_to_target: 0
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+@pytest.mark.parametrize("name", sorted(list_tasks(tasks_folder() / "pocket")))
+def test_every_gold_answer_scores_one(name: str) -> None:
+    for right, total in validate_task(load_task(name, seed=4)).values():
+        assert right == total > 0
+
+
+def test_a_wrong_gold_answer_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation is no tautology: a broken answer filter fails it."""
+    task = load_task("cowest_pocket_ethics", seed=104)
+    monkeypatch.setattr(task.meta, "__dict__", {**task.meta.__dict__, "answer_prefix": "reply :"})
+    monkeypatch.setattr(task, "on", lambda split: task)
+    assert all(right == 0 for right, _ in validate_task(task).values())
+
+
+def test_splits_have_their_own_questions() -> None:
+    task = load_task("cowest_pocket_medical", seed=4)
+    assert (len(task.samples), len(task.on("dev").samples)) == (300, 120)
+    assert task.data_hash != task.on("dev").data_hash
+    assert task.data_hash != load_task("cowest_pocket_medical", seed=5).data_hash
+
+
+def test_unknown_task_names_the_closest() -> None:
+    with pytest.raises(TaskError, match="cowest_pocket_medical"):
+        load_task("cowest_pocket_medcial")
+
+
+def test_broken_yaml_is_one_sentence_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text(BROKEN)
+    with pytest.raises(TaskError, match=r"broken\.yaml line 2 is not valid YAML"):
+        load_task("broken", include_path=str(tmp_path))
+
+
+def test_loglikelihood_task_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "q"}\n{"question": "r"}\n')
+    yaml = MULTIPLE_CHOICE.replace("FILE", str(tmp_path / "rows.jsonl"))
+    (tmp_path / "choices.yaml").write_text(yaml)
+    with pytest.raises(TaskError, match="choose a generate_until task"):
+        load_task("choices", include_path=str(tmp_path))
+
+
+def test_missing_split_says_how_to_name_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "a"}\n' * 3)
+    (tmp_path / "plain.yaml").write_text(
+        "task: plain\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        "test_split: test\noutput_type: generate_until\n"
+        'doc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
+        "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    )
+    task = load_task("plain", include_path=str(tmp_path))
+    assert len(task.samples) == 3
+    with pytest.raises(TaskError, match="metadata: splits:"):
+        load_task("plain", "feedback", include_path=str(tmp_path))
+
+
+def test_task_files_do_not_say_pocket_outside_their_folder() -> None:
+    """Nothing in the package treats the pocket world as a special case; its commands are in cli/."""
+    package = ROOT / "cowest_bench"
+    special = [path.name for path in package.glob("*.py") if "pocket" in path.read_text()]
+    assert special == []
+    assert all("pocket" in str(path) for path in list_tasks(tasks_folder() / "pocket").values())
