@@ -76,6 +76,6 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "detectable": contrasts.finite(each.detectable),
                 "needed": each.needed,
             }
-            for name, each in contrasts(comparison).items()
+            for name, each in every_contrast(comparison).items()
         ]
     )
