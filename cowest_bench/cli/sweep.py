@@ -75,13 +75,15 @@ def sweep(
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import sweep as sweeps
+    from cowest_bench.lab.planned import estimate
     from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit}
     changes = {"options": passed | key_values(options), "budget": budget}
     plan = sweeps.Sweep.load(file, changes)
     if dry_run:
-        show_estimate(sweeps.estimate(plan, Results(root)), rate, form)
+        steps = sweeps.planned(plan, stated=True).lab.steps
+        show_estimate(estimate(steps.values(), Results(root)), rate, plan.split, form)
         return
     run_sweep(plan, new_results(root), workers, form)
 
@@ -107,8 +109,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
         console().print(report.text_table(sweep_report.front_rows(found)))
         for line in sweep_report.notes(found):
             click.echo(line)
-    for key, reason in outcome.failed.items():
-        about = sweeps.about(plan, key)
+    for about, reason in outcome.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if outcome.failed:
         click.echo("The same command again tries only what failed.", err=True)

@@ -51,5 +51,3 @@ FORMATS: dict[str, Prompts] = {
         refine=REFINE,
     ),
 }
-
-DEFAULT_FORMAT = "cot"
