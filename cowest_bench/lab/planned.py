@@ -40,9 +40,8 @@ class Planned(Lab):
         Raises:
             CowestError: If it is known already that it would fail.
         """
-        if step.id not in self.steps:
-            step.check()
-            self.steps[step.id] = step
+        step.check()  # first: a model that is not there has no id
+        self.steps.setdefault(step.id, step)
         return step
 
 

@@ -20,11 +20,11 @@ import pytest
 from click.testing import CliRunner
 
 from cowest_bench.analysis import stats
+from cowest_bench.analysis.feedback import influence
 from cowest_bench.analysis.resampling import rank_intervals
 from cowest_bench.board.snapshot import ALPHA, MARGIN, TABLES, TEXT_LENGTH, notes, publish
 from cowest_bench.cli import main
 from cowest_bench.gate import baseline
-from cowest_bench.lab.feedback import influence
 from cowest_bench.store import Results, Run
 from cowest_bench.store.selection import compare_runs
 from tests.conftest import ROOT
