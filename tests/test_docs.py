@@ -22,7 +22,7 @@ PAGES = sorted(
 SHOWING_COMMANDS = [*PAGES, *sorted((ROOT / "examples").glob("*.yaml"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img [^>]*src=\"([^\"]+)\"")
 PATH = re.compile(
-    r"`((?:cowest_bench|tests|benchmarks|examples|tasks|docs|leaderboard)/[\w./-]+\.\w+)`"
+    r"(?:`|python )((?:cowest_bench|tests|benchmarks|examples|tasks|docs|leaderboard)/[\w./-]+\.\w+)"
 )
 COMMAND = re.compile(
     r"^(?:#? {2,}|\$ )(?:[A-Z_]+=\S+ )*(cowest .*)$|`(cowest [^`]+)`", re.MULTILINE
@@ -81,6 +81,15 @@ def test_commands_parse(page: str, line: str) -> None:
 
 def test_commands_are_found() -> None:
     assert len({line for _, line in command_lines()}) > 30
+
+
+def test_the_plan_of_the_guide_loads(tmp_path: Path) -> None:
+    from cowest_bench.plan import Plan
+
+    page = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (example,) = [block.split("```")[0] for block in page.split("```yaml\n")[1:]]
+    (tmp_path / "plan.yaml").write_text(example)
+    assert Plan.load(tmp_path / "plan.yaml").tasks == ("cowest_medmcqa",)
 
 
 def test_the_readme_is_short() -> None:
