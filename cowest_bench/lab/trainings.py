@@ -386,9 +386,9 @@ def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
 
 def weights_hash(folder: Path) -> str:
     """Hash of the weights in a folder."""
-    from cowest_bench.models.identity import folder_hash
+    from cowest_bench.models.identity import weights_hash as hash_of
 
-    return folder_hash(folder)
+    return hash_of(str(folder))
 
 
 def library_versions() -> dict[str, str]:

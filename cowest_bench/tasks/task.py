@@ -376,7 +376,9 @@ def described(value: Any) -> Any:
     if isinstance(value, partial):
         return [described(value.func), described(value.args), described(value.keywords)]
     if callable(value):
-        name = f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+        # lm-eval names the module of a task's own functions by its path, which may move.
+        module = value.__module__.rpartition("/")[2]
+        name = f"{module}.{getattr(value, '__qualname__', type(value).__name__)}"
         return [name, *_code_of(value)]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
