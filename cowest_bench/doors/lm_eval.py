@@ -32,7 +32,8 @@ from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Limits, Model
 from cowest_bench.errors import ConfigError, RunError, TaskError, redacted, suggestion
 from cowest_bench.lab.engine import run_engine, sampling
 from cowest_bench.lab.samples import conversation, settings
-from cowest_bench.models import open_model, require_usable
+from cowest_bench.models import require_usable
+from cowest_bench.models.endpoints import open_model
 from cowest_bench.systems import find_system
 from cowest_bench.systems.solvers import answer_with
 from cowest_bench.tasks import Message, Metadata, as_json, messages_of, read_task_file

@@ -20,12 +20,13 @@ from inspect_ai.log import EvalSample, read_eval_log_samples
 from inspect_ai.model import Model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from cowest_bench import models
 from cowest_bench.config import ROLES, Limits, ModelSpec, Progress, Role
 from cowest_bench.errors import BudgetError, RunError, redacted
 from cowest_bench.lab.evaluate import Answer, Evaluate
 from cowest_bench.lab.local import Local
 from cowest_bench.models import budget as spending
+from cowest_bench.models.endpoints import open_model
+from cowest_bench.models.memory import BATCH_SIZE
 from cowest_bench.store import Run, SampleScore, content_hash
 
 ERROR_LENGTH = 1000  # characters of a message that a record keeps; the log has all of it
@@ -54,7 +55,7 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
     if lab.budget is not None:
         lab.budget.check(specs)
     started = time.monotonic()
-    opened = {role: models.open_model(spec, lab.limits) for role, spec in specs.items()}
+    opened = {role: open_model(spec, lab.limits) for role, spec in specs.items()}
     reported: dict[str, set[str]] = {
         role: set(names) for role, names in (before.reported if before else {}).items()
     }
@@ -196,7 +197,7 @@ def run_engine(
         retry_on_error=limits.sample_retries,
         retry_attempts=1,
         retry_immediate=False,
-        max_samples=4 * models.BATCH_SIZE,
+        max_samples=4 * BATCH_SIZE,
         display="none",
         log_level="critical",  # every failed sample has its row
         log_realtime=False,

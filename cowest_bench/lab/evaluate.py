@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cowest_bench.config import Asking, ModelSpec, Role
 from cowest_bench.errors import ConfigError, ModelError, suggestion
 from cowest_bench.lab.step import Models, Step, contents, model_id, origin_of, trained_inputs
+from cowest_bench.models import engine_versions, require_usable
 from cowest_bench.store import NOT_ASKED, Results, Run, SampleScore
 from cowest_bench.systems import System
 from cowest_bench.tasks import Task
@@ -111,8 +112,6 @@ class Evaluate(Step):
             ModelError: If a model cannot be there, or cannot give log-probabilities.
             TaskError: If the task has no prompts for the format.
         """
-        from cowest_bench.models.identity import require_usable
-
         wanted = self.asking.format
         if wanted not in FORMATS:
             allowed = suggestion(wanted, FORMATS)
@@ -291,8 +290,6 @@ class Evaluate(Step):
 
 def versions(specs: Mapping[Role, ModelSpec]) -> dict[str, str]:
     """The libraries that make a run's numbers."""
-    from cowest_bench.models.identity import engine_versions
-
     found = {name: version(name) for name in ("cowest-bench", "lm-eval", "inspect-ai")}
     for spec in specs.values():
         found |= engine_versions(spec)

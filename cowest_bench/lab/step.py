@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from cowest_bench.config import ModelSpec, Role
+from cowest_bench.models import generation_id, weights_id
 from cowest_bench.store.ids import content_hash
 
 if TYPE_CHECKING:
@@ -95,15 +96,11 @@ def origin_of(model: Model) -> ModelSpec:
 
 def weights_of(model: Model) -> dict[str, Any]:
     """What identifies a model's weights: their hash or name, or how they are made."""
-    from cowest_bench.models.identity import weights_id
-
     return weights_id(model) if isinstance(model, ModelSpec) else {"made": model.id}
 
 
 def model_id(model: Model) -> dict[str, Any]:
     """What identifies a model that answers: its weights, and how it generates."""
-    from cowest_bench.models.identity import generation_id
-
     return {**weights_of(model), **generation_id(origin_of(model))}
 
 

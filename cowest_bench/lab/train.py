@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
-
 from cowest_bench.config import ModelSpec, Progress
 from cowest_bench.errors import ConfigError, ModelError
+from cowest_bench.lab.prefer import TrainingRow
+from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
 from cowest_bench.models.identity import adapter_folder, pinned, require_usable
 from cowest_bench.models.memory import MEMORY
-from cowest_bench.tasks import Message
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,59 +36,11 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
-TrainingRow: TypeAlias = dict[str, list[Message]]
-"""Conversations: ``prompt`` and ``completion``; or ``prompt``, ``chosen`` and ``rejected``."""
-
 Score: TypeAlias = Callable[[int, ModelSpec], float]
 """What a candidate is worth on the dev split, given the step and the candidate."""
 
 #: Files of a checkpoint that an adapter does not need; the first is a pickle.
 _LEFT_OUT = ("training_args.bin", "trainer_state.json")
-
-
-class Lora(BaseModel):
-    """A low-rank adapter on all linear layers (Hu et al., 2022)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = 16
-    alpha: int = 32
-
-
-class SFTSettings(BaseModel):
-    """Supervised fine-tuning on prompt-completion rows; the loss is on the completion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = 2e-4
-    epochs: float = 3
-    batch_size: int = 16
-    max_length: int = 2048
-    lora: Lora | None = Lora()
-    gradient_checkpointing: bool = True
-
-
-class DPOSettings(BaseModel):
-    """Direct preference optimisation (Rafailov et al., 2023) with a LoRA adapter.
-
-    ``loss_type`` names losses of trl; the ``sft`` term keeps the chosen drafts likely. Every
-    ``eval_steps`` the adapter is scored on the dev split, and training ends after ``patience``
-    scores without a new best one.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = 5e-5
-    steps: int = 60
-    eval_steps: int = 10
-    patience: int = 6
-    batch_size: int = 32
-    beta: float = 0.1
-    loss_type: tuple[str, ...] = ("sigmoid", "sft")
-    loss_weights: tuple[float, ...] = (1.0, 1.0)
-    max_length: int = 2048
-    lora: Lora = Lora()
-    gradient_checkpointing: bool = True
 
 
 @dataclass(frozen=True)

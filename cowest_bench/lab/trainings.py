@@ -22,6 +22,7 @@ from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.prefer import Prefer
 from cowest_bench.lab.step import Model, Models, Step, Training, contents, origin_of, weights_of
 from cowest_bench.lab.training import DPOSettings, SFTSettings
+from cowest_bench.models import require_usable, weights_hash
 from cowest_bench.store import Results, content_hash, replaced
 from cowest_bench.tasks import Task
 
@@ -54,8 +55,6 @@ class _Trained(Training):
         Raises:
             ModelError: If its weights are not local, or cannot be there.
         """
-        from cowest_bench.models.identity import require_usable
-
         if not self.origin.is_local:
             raise ModelError(
                 f"{self.origin.name} is behind an endpoint, where it cannot be trained; give a folder or "
@@ -382,13 +381,6 @@ def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
                 about = {"kind": "merged", "id": folder.name, "model": weights_of(model)}
                 write_card(folder, about | {"made_from": {}, "content": content})
     return start
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash of the weights in a folder."""
-    from cowest_bench.models.identity import weights_hash as hash_of
-
-    return hash_of(str(folder))
 
 
 def library_versions() -> dict[str, str]:
