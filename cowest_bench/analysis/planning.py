@@ -19,17 +19,17 @@ def detectable_difference(
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> float:
-    """Smallest true difference of two systems that n paired questions find with that power.
+    """Smallest true difference of two systems that n paired samples find with that power.
 
-    ``discordance`` is the share of questions that only one of the two gets right (for graded scores
+    ``discordance`` is the share of samples that only one of the two gets right (for graded scores
     the mean squared difference), ``inflation`` by how much clusters inflate the variance of the mean
     difference, ``groups`` how many clusters there are, ``n^2 / sum m_g^2`` if they differ in size (all
-    questions if not given). The d with
+    samples if not given). The d with
 
         d sqrt(n/inflation) = t_{1-alpha/2, groups-1} sqrt(discordance)
                               + z_power sqrt(discordance - d^2)
 
-    (Connor, 1987, solved for d). Infinite if the two differ on so few questions that they cannot be
+    (Connor, 1987, solved for d). Infinite if the two differ on so few samples that they cannot be
     told apart even when all of them go in one direction. The loss that two equal systems are shown
     not to have (non-inferior) with the same power is about as large.
     """
@@ -42,9 +42,9 @@ def detectable_difference(
 
 
 def exact_power(n: int, discordance: float, difference: float, alpha: float = 0.05) -> float:
-    """Chance that the interval of n single right/wrong questions lies above 0.
+    """Chance that the interval of n single right/wrong samples lies above 0.
 
-    The sum over all numbers m of questions that differ, and helped among them (both binomial), of
+    The sum over all numbers m of samples that differ, and helped among them (both binomial), of
     those with ``(helped - hurt) / sqrt(m) > t_{1-alpha/2, n-1}``, the statistic of
     ``paired_difference`` at 0 (Miettinen, 1968).
     """
@@ -80,7 +80,7 @@ def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
     sqrt(looks/k)))`` (O'Brien and Fleming, 1979), with c such that a Brownian motion seen at times
     k/looks stays within ±c with probability 1 - alpha (Armitage, McPherson and Rowe, 1969).
 
-    The questions of a look must be drawn at random from those of the comparison, whole clusters.
+    The samples of a look must be drawn at random from those of the comparison, whole clusters.
     """
     nodes, weights = np.polynomial.legendre.leggauss(201)
 

@@ -48,7 +48,7 @@ def sign_flip(
     sign. p is the share of all 2^G sign patterns whose total is at least as far from 0; from
     ``draws`` random ones if there are more, as (1 + count) / (1 + draws) (Phipson and Smyth, 2010).
     For scores of any kind (F1, a judge), and for right/wrong ones in clusters; with single right/wrong
-    questions it is McNemar's exact test.
+    samples it is McNemar's exact test.
     """
     difference = differences(ours, theirs)
     sums = np.bincount(cluster_codes(clusters, len(difference)), weights=difference)
@@ -122,7 +122,7 @@ def rank_intervals(
     draws: int = 2_000,
     seed: int = 0,
 ) -> list[Rank]:
-    """Ranks of systems (rows) that answered the same questions (columns), all at once.
+    """Ranks of systems (rows) that answered the same samples (columns), all at once.
 
     A joint bootstrap of clusters gives c, the ``1 - alpha`` quantile over the draws of
 

@@ -1,9 +1,9 @@
-"""Intervals, tests and verdicts on arrays of per-question scores.
+"""Intervals, tests and verdicts on arrays of per-sample scores.
 
-Questions are the unit: repeats of one are averaged before anything else (``average_repeats``), and
-questions that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
-1-dimensional, one number for each question in the units of the metric; clusters are a label for each
-question, fastest as an integer array. Scores that are NaN raise a ``ValueError``: a question without
+Samples are the unit: repeats of one are averaged before anything else (``average_repeats``), and
+samples that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
+1-dimensional, one number for each sample in the units of the metric; clusters are a label for each
+sample, fastest as an integer array. Scores that are NaN raise a ``ValueError``: a sample without
 a score is left out by the caller, who knows the coverage. What no data could say (a t interval of
 one cluster, the mean of nothing) is NaN.
 
@@ -42,7 +42,7 @@ class StandardError(NamedTuple):
 
 
 class Discordance(NamedTuple):
-    """How many questions one system gets right and the other wrong."""
+    """How many samples one system gets right and the other wrong."""
 
     helped: int
     hurt: int
@@ -62,36 +62,36 @@ class Verdict(StrEnum):
 # --- the data -------------------------------------------------------------------------------------
 
 
-def average_repeats(scores: ArrayLike, questions: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
-    """Mean score of every question, and the row where it first stands.
+def average_repeats(scores: ArrayLike, samples: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+    """Mean score of every sample, and the row where it first stands.
 
-    Questions are in sorted order of their label; ``clusters[rows]`` and ``questions[rows]`` are in
-    the same order. Repeats (epochs, seeds) of a question are not independent, so that no test or
-    interval here may see them as questions of their own.
+    Samples are in sorted order of their label; ``clusters[rows]`` and ``samples[rows]`` are in
+    the same order. Repeats (epochs, seeds) of a sample are not independent, so that no test or
+    interval here may see them as samples of their own.
     """
     x = checked_scores(scores)
-    _, rows, codes = np.unique(np.asarray(questions), return_index=True, return_inverse=True)
+    _, rows, codes = np.unique(np.asarray(samples), return_index=True, return_inverse=True)
     return np.bincount(codes, weights=x) / np.bincount(codes), rows
 
 
 def checked_scores(values: ArrayLike) -> Floats:
     x = np.asarray(values, dtype=float)
     if unscored := int(np.isnan(x).sum()):
-        raise ValueError(f"{unscored} of {x.size} scores are NaN; leave those questions out first.")
+        raise ValueError(f"{unscored} of {x.size} scores are NaN; leave those samples out first.")
     return x
 
 
 def differences(ours: ArrayLike, theirs: ArrayLike) -> Floats:
     x, y = checked_scores(ours), checked_scores(theirs)
     if x.shape != y.shape:
-        raise ValueError(f"{x.size} scores against {y.size}; pair them by question first.")
+        raise ValueError(f"{x.size} scores against {y.size}; pair them by sample first.")
     return x - y
 
 
 def cluster_codes(clusters: Clusters, n: int) -> NDArray[np.intp]:
     """Clusters as 0..G-1."""
     if len(clusters) != n:
-        raise ValueError(f"{n} scores but {len(clusters)} clusters; give one for each question.")
+        raise ValueError(f"{n} scores but {len(clusters)} clusters; give one for each sample.")
     if isinstance(clusters, np.ndarray):
         return np.unique(clusters, return_inverse=True)[1]
     numbers: dict[Hashable, int] = {}
@@ -111,7 +111,7 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
 
     (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016; for a regression on a constant.)
     With clusters of equal size this is ``G/(G-1) * sum / n^2``, the usual cluster-robust variance
-    (Cameron and Miller, 2015, equation 11), and G-1; with single questions it is s/sqrt(n). NaN with
+    (Cameron and Miller, 2015, equation 11), and G-1; with single samples it is s/sqrt(n). NaN with
     fewer than two clusters.
     """
     x = checked_scores(values)
@@ -131,7 +131,7 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
 
 
 def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) -> Estimate:
-    """Mean score with a ``1 - alpha`` interval for clustered questions.
+    """Mean score with a ``1 - alpha`` interval for clustered samples.
 
     For scores within [0, 1] Wilson's score interval (Wilson, 1927; Brown, Cai and DasGupta,
     2001) at the effective sample size n and with Student's t as k (Korn and Graubard, 1998):
@@ -140,7 +140,7 @@ def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) ->
         (mean + k^2/2n ± k sqrt(mean (1-mean)/n + k^2/4n^2)) / (1 + k^2/n)
 
     which stays inside [0, 1] and does not collapse at the ends (there the clusters count as the
-    questions). One cluster says nothing, so its interval is [0, 1]. For other scores ``mean ± k se``.
+    samples). One cluster says nothing, so its interval is [0, 1]. For other scores ``mean ± k se``.
     With fewer than 50 clusters and a mean near 0 or 1 it holds a little less than it says.
     """
     x = checked_scores(values)
@@ -163,11 +163,11 @@ def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) ->
 def paired_difference(
     ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, alpha: float = 0.05
 ) -> Estimate:
-    """Mean difference of two systems on the same questions, with a clustered ``1 - alpha`` interval.
+    """Mean difference of two systems on the same samples, with a clustered ``1 - alpha`` interval.
 
     For right/wrong scores all differences d for which Tango's (1998) score statistic, at the
     effective sample size, is within ``± t_{1-alpha/2, df}``; for graded ones ``mean ± t se``. With b
-    questions helped, c hurt, n in all, and the variance inflation of the clusters V:
+    samples helped, c hurt, n in all, and the variance inflation of the clusters V:
 
         T(d) = (b - c - n d) / sqrt(V n (2 q + d (1-d)))
         q    = (sqrt(B^2 - 4 A C) - B) / 2A,   A = 2n, B = (2n-b+c) d - b - c, C = -c d (1-d)
@@ -175,7 +175,7 @@ def paired_difference(
 
     (q is the most likely share of hurt given d, V the design effect of the clusters: compare
     Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 when that
-    is significant. (A t interval holds too little where few questions differ and most of them in one
+    is significant. (A t interval holds too little where few samples differ and most of them in one
     direction.) One cluster says nothing, so its interval is [-1, 1], and t's is NaN.
     """
     difference = differences(ours, theirs)
@@ -194,7 +194,7 @@ def paired_difference(
             np.sqrt(inflation * n * _variance(d, helped, hurt, n))
         )
 
-    # At the mean itself the variance may be 0 (no question differs): start beside it.
+    # At the mean itself the variance may be 0 (no sample differs): start beside it.
     start = 1e-12
     low = optimize.brentq(outside, -1, mean - start, xtol=1e-13) if mean > -1 + start else -1.0
     high = optimize.brentq(outside, mean + start, 1, xtol=1e-13) if mean < 1 - start else 1.0
@@ -215,7 +215,7 @@ def _right_wrong(difference: Floats) -> bool:
 
 
 def _table(difference: Floats, error: StandardError) -> tuple[int, int, int, float]:
-    """Helped, hurt and all questions, and by how much clusters inflate the variance of the mean."""
+    """Helped, hurt and all samples, and by how much clusters inflate the variance of the mean."""
     helped, hurt, n = int((difference > 0).sum()), int((difference < 0).sum()), len(difference)
     single = float(difference.var(ddof=1)) / n
     known = single > 0 and error.se > 0
@@ -233,11 +233,11 @@ def _variance(d: float, helped: int, hurt: int, n: int) -> float:
 
 
 def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discordance:
-    """Questions helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
+    """Samples helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
 
-    A question counts when its scores differ, so that graded scores are compared by their sign. With
+    A sample counts when its scores differ, so that graded scores are compared by their sign. With
     ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013): more
-    power, and a size that can pass the nominal one by a little. The test takes questions as
+    power, and a size that can pass the nominal one by a little. The test takes samples as
     independent: with clusters use ``resampling.sign_flip``.
     """
     difference = differences(ours, theirs)
@@ -281,7 +281,7 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
         equivalent     low > -margin, high < margin      neither better nor worse by the margin
         non-inferior   low > -margin               not worse by the margin
         regressed      high < 0                    worse, and perhaps by the margin
-        inconclusive   otherwise                   more questions are needed
+        inconclusive   otherwise                   more samples are needed
 
     So a loss that is significant but surely smaller than the margin passes; with a margin of 0 only
     improved, regressed and inconclusive remain, the two-sided test. Every verdict is true whenever the

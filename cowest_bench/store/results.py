@@ -95,6 +95,10 @@ class Results:
         """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
         return [*self._damaged.values(), *self._older()]
 
+    def skip(self, run: Run, why: RecordError) -> None:
+        """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
+        self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
+
     def _older(self) -> list[str]:
         if not self._old:
             return []
