@@ -154,7 +154,7 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
         console().print(report.as_table(summary))
         lines = (report.notes, report.seconds_lines, report.error_lines)
         for line in (line for lines_of in lines for line in lines_of(summary)):
-            click.echo(line)
+            click.echo(printable(line))
         if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):
             click.echo("The same command again asks only the samples that have no score.")
 

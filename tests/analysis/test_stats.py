@@ -362,9 +362,9 @@ def test_systems_that_do_not_differ() -> None:
 
 
 def test_what_cannot_be_used_is_said_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match="1 of 2 scores are NaN; leave those questions out first"):
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN; leave those samples out first"):
         stats.mean_interval([1.0, nan], [0, 1])
-    with pytest.raises(ValueError, match="2 scores against 1; pair them by question first"):
+    with pytest.raises(ValueError, match="2 scores against 1; pair them by sample first"):
         stats.mcnemar([1, 0], [1])
-    with pytest.raises(ValueError, match="2 scores but 3 clusters; give one for each question"):
+    with pytest.raises(ValueError, match="2 scores but 3 clusters; give one for each sample"):
         stats.paired_difference([1, 0], [1, 1], [0, 1, 2])
