@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cowest_bench.store import Results, Run, SampleScore, content_hash
-from cowest_bench.systems import find_system
+from cowest_bench.systems import COLLAB, find_system
 
 Scores = Sequence[float | None]
 
@@ -26,22 +26,24 @@ def store(
     row: Mapping[str, Sequence[Any]] | None = None,
     clusters: Sequence[str | None] | None = None,
     epochs: int = 1,
+    compared_with: Sequence[str] | None = None,
     **given: Any,
 ) -> Run:
-    """Write a run whose question i has ``scores[i]`` (with epochs, one after the other).
+    """Write a run whose sample i has ``scores[i]`` (with epochs, one after the other).
 
     Args:
         results: Where to.
         scores: None is an error.
-        system: Decides the models; the weak one is ``w``, the strong one ``s``, unless given.
+        system: Decides the models: ``org/weak-model`` and ``org/strong-model``, unless given.
         domain: And, unless ``data`` is given, the data set.
         data: Hash of the data set.
         row: Other columns, each with a value for each score.
-        clusters: Of the questions.
-        epochs: How often each question was asked.
+        clusters: Of the samples.
+        epochs: How often each sample was asked.
+        compared_with: Of a collaboration whose system is not installed.
         **given: Other fields of the run.
     """
-    of = find_system(system)
+    of = COLLAB if compared_with else find_system(system)
     models = {role: given.pop(role, f"org/{role}-model") for role in of.roles}
     identity = {
         "questions": data or f"data-{domain}",
@@ -54,7 +56,7 @@ def store(
             "run_id": content_hash(identity),
             "score_id": "scored",
             "data": data or f"data-{domain}",
-            "compared_with": of.compared_with,
+            "compared_with": compared_with or of.compared_with,
             "versions": {"lm-eval": "1", "cowest-bench": "1"},
             "task": f"task_{domain}",
             "domain": domain,
@@ -107,6 +109,13 @@ def _identity(model: Any) -> dict[str, str]:
 def right(count: int, total: int) -> list[float]:
     """The first ones right, the others wrong."""
     return [1.0] * count + [0.0] * (total - count)
+
+
+def damage(path: Path) -> None:
+    """Overwrite the pages of a Parquet file, so that only its footer can be read."""
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    path.write_bytes(content[:4] + b"\xff" * (len(content) - footer - 4) + content[-footer:])
 
 
 def at(hour: int) -> datetime:

@@ -1,8 +1,8 @@
-"""Two systems on the same questions: verdicts, the 2x2 table, and what a comparison could find.
+"""Two systems on the same samples: verdicts, the 2x2 table, and what a comparison can detect.
 
-Pure functions on arrays. A question is known by a key, its repeats are averaged before anything else
-sees them, and a question without a score on either side is counted, never taken as wrong. "Ours" is
-what is judged, "theirs" what it is judged by.
+Pure functions on arrays. A key identifies a sample. Repeats of a sample are averaged before anything
+else. A sample without a score on one side is counted and left out, never taken as wrong. "Ours" is the
+side that is judged, "theirs" is what it is judged by.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cowest_bench.analysis import planning, stats
+from cowest_bench.analysis import ALPHA, planning, stats
 from cowest_bench.analysis.stats import Estimate, Floats, StandardError, Verdict
 from cowest_bench.errors import ComparisonError
 
-MOST_ITEMS = 10**9  # more than anyone can ask
+MOST_SAMPLES = 10**9  # more than anyone can ask
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The questions of one data set with one system's scores.
+    """The samples of one data set with one system's scores.
 
     Attributes:
-        keys: What tells questions apart, sorted; the same on both sides of a comparison.
-        scores: In the units of the metric, means over repeats; NaN where there is none.
-        clusters: A label for each question (see ``stats``).
+        keys: Unique and sorted; a sample has the same key on both sides of a comparison.
+        scores: In the units of the metric, means over repeats; NaN where there is no score.
+        clusters: A label for each sample (see ``stats``).
     """
 
     keys: NDArray[Any]
@@ -39,7 +39,7 @@ class Items:
 
     @classmethod
     def from_rows(cls, keys: NDArray[Any], scores: Floats, clusters: NDArray[Any]) -> Items:
-        """Questions from their answers; repeats without a score do not count in the mean."""
+        """Samples from answers, one row each; repeats without a score do not count in the mean."""
         unique, first = np.unique(keys, return_index=True)
         scored = ~np.isnan(scores)
         means, rows = stats.average_repeats(scores[scored], keys[scored])
@@ -50,15 +50,15 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The questions that both systems were asked.
+    """The samples that both systems were asked.
 
     Attributes:
-        keys: One for each question.
+        keys: One for each sample.
         ours: Scores; NaN where there is none.
-        theirs: Likewise.
+        theirs: The same for the other side.
         clusters: 0..G-1.
-        only_ours: How many questions only ours was asked.
-        only_theirs: How many questions only theirs was asked.
+        only_ours: How many samples only ours was asked.
+        only_theirs: How many samples only theirs was asked.
     """
 
     keys: NDArray[Any]
@@ -70,40 +70,40 @@ class Pairs:
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """Which questions have a score on both sides."""
+        """Which samples have a score on both sides."""
         return ~(np.isnan(self.ours) | np.isnan(self.theirs))
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Ours against theirs on the questions that both have scores for.
+    """Ours against theirs on the samples that both have scores for.
 
-    Scores and differences are in the units of the metric. A score above 0 is right, so that for
-    graded scores helped and hurt are questions that gained and lost.
+    Scores and differences are in the units of the metric. A score above 0 is right, so for graded
+    scores helped and hurt count samples that gained and lost.
 
     Attributes:
         verdict: See ``stats.verdict``.
-        difference: Ours minus theirs, with the interval that the verdict is read from.
+        difference: Ours minus theirs, with the interval that the verdict is based on.
         alpha: The interval's confidence level is 1 - alpha.
         p: Two-sided, by the interval's own statistic: below alpha where the interval excludes 0.
         p_holm: p, adjusted over the family of domains; the pooled p stands alone.
         ours: Mean score.
         theirs: Mean score.
-        n: Questions with a score on both sides; all the numbers are about these.
-        helped: Questions where ours scores higher.
-        hurt: Questions where it scores lower.
+        n: Samples with a score on both sides; all numbers are about these.
+        helped: Samples where ours scores higher.
+        hurt: Samples where ours scores lower.
         both_right: Equal scores above 0.
         both_wrong: Equal scores of 0 (or below).
-        not_scored: Questions that both were asked and at least one has no score for.
-        only_ours: Questions that only ours was asked.
-        only_theirs: Questions that only theirs was asked.
-        harm_rate: Of the questions that theirs gets right, the share that are hurt; NaN if none.
-        oracle: Mean of the better score on each question: for right/wrong ones the share that at
+        not_scored: Samples that both were asked and at least one has no score for.
+        only_ours: Samples that only ours was asked.
+        only_theirs: Samples that only theirs was asked.
+        harm_rate: Of the samples that theirs gets right, the share that is hurt; NaN if none.
+        oracle: Mean of the better score on each sample: for right/wrong scores, the share that at
             least one of the two gets right.
-        detectable: Smallest true difference that such a run finds with 80% power
-            (``planning.detectable_after``); NaN if no question differs, or with one cluster.
-        needed: Questions needed to find a difference as large as the margin, or as the one that was
-            measured if the margin is 0, given how often the two differ; None if they do not.
+        detectable: Smallest true difference that such a run detects with 80% power
+            (``planning.detectable_after``); NaN if no sample differs, or with one cluster.
+        needed: Samples needed to detect a difference as large as the margin (with a margin of 0, as
+            the measured one), given how often the two differ; None if they never differ.
     """
 
     verdict: Verdict
@@ -137,8 +137,8 @@ class Comparison:
     """Two systems in every domain and in all of them.
 
     Attributes:
-        domains: By name. Their intervals hold together: each is made with alpha / domains.
-        pooled: All questions of all domains, each counting the same.
+        domains: By name. Their intervals hold together: each uses alpha / domains.
+        pooled: All samples of all domains, each counting the same.
         margin: A loss below it does not matter.
         alpha: Of the family of domains, and of the pooled verdict.
     """
@@ -149,8 +149,28 @@ class Comparison:
     alpha: float
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one system scores on one or several data sets.
+
+    Attributes:
+        mean: Over the samples that have a score, with its interval; NaN if none has.
+        n: How many samples have a score.
+        n_total: How many there are.
+    """
+
+    mean: Estimate
+    n: int
+    n_total: int
+
+    @property
+    def coverage(self) -> float:
+        """Share of the samples that have a score."""
+        return self.n / self.n_total
+
+
 def pair(ours: Items, theirs: Items) -> Pairs:
-    """What two systems share of one data set."""
+    """The samples of one data set that both systems were asked."""
     keys, mine, other = np.intersect1d(
         ours.keys, theirs.keys, assume_unique=True, return_indices=True
     )
@@ -165,7 +185,7 @@ def pair(ours: Items, theirs: Items) -> Pairs:
 
 
 def pool(parts: Sequence[Pairs]) -> Pairs:
-    """Several data sets as one; no cluster spans two of them."""
+    """Several data sets as one; no cluster spans two data sets."""
     if len(parts) == 1:
         return parts[0]
     groups = [part.clusters.max(initial=-1) + 1 for part in parts]
@@ -180,19 +200,19 @@ def pool(parts: Sequence[Pairs]) -> Pairs:
     )
 
 
-def compare(domains: Mapping[str, Pairs], *, margin: float, alpha: float = 0.05) -> Comparison:
+def compare(domains: Mapping[str, Pairs], *, margin: float, alpha: float = ALPHA) -> Comparison:
     """Verdicts for every domain and pooled.
 
     The domains are one family: their p are adjusted by Holm, their intervals by Bonferroni, so that
     with probability 1 - alpha no domain's verdict is false.
 
     Raises:
-        ComparisonError: If a domain has no question with a score on both sides.
+        ComparisonError: If a domain has no sample with a score on both sides.
     """
     for name, pairs in domains.items():
         if not pairs.scored.any():
             raise ComparisonError(
-                f"{name}: no question has a score on both sides "
+                f"{name}: no sample has a score on both sides "
                 f"({len(pairs.keys)} were asked on both); there is nothing to compare."
             )
     found = {
@@ -214,8 +234,8 @@ def compare(domains: Mapping[str, Pairs], *, margin: float, alpha: float = 0.05)
     )
 
 
-def contrast(pairs: Pairs, *, margin: float, alpha: float = 0.05) -> Contrast:
-    """Ours against theirs on the questions with a score on both sides, of which there is one."""
+def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
+    """Ours against theirs on the samples with a score on both sides; there must be at least one."""
     scored = pairs.scored
     ours, theirs, clusters = pairs.ours[scored], pairs.theirs[scored], pairs.clusters[scored]
     change = ours - theirs
@@ -258,7 +278,7 @@ def _needed(change: Floats, error: StandardError, target: float, alpha: float) -
     inflation = error.se**2 * n / spread if spread else n / error.groups
 
     def found(n_next: int) -> float:
-        groups = max(2.0, n_next * (error.df + 1) / n)  # as many questions in a cluster as here
+        groups = max(2.0, n_next * (error.df + 1) / n)  # clusters as large as here
         return planning.detectable_difference(
             n_next, discordance, inflation=inflation, groups=groups, alpha=alpha
         )
@@ -266,7 +286,7 @@ def _needed(change: Floats, error: StandardError, target: float, alpha: float) -
     low, high = 1, 2
     while found(high) > target:
         low, high = high, high * 2
-        if high > MOST_ITEMS:
+        if high > MOST_SAMPLES:
             return None
     while high - low > 1:
         middle = (low + high) // 2
@@ -274,25 +294,34 @@ def _needed(change: Floats, error: StandardError, target: float, alpha: float) -
     return high
 
 
-def gap_recovered(collab: Items, weak: Items, strong: Items) -> float:
-    """How much of the way from the better single model to their union collaboration goes.
+def score(parts: Sequence[Items], alpha: float = ALPHA) -> Score:
+    """What a system scores on one or several data sets, every sample counting the same."""
+    both = pool([pair(items, items) for items in parts])
+    scored = both.scored
+    mean = stats.mean_interval(both.ours[scored], both.clusters[scored], alpha)
+    return Score(mean, int(scored.sum()), len(scored))
 
-        (collab - best) / (oracle - best),    best = max(weak, strong)
 
-    on the questions that all three have scores for; oracle is the mean of the better score on each
-    question. Above 1 it gets right what neither does alone. NaN if the two never differ in favour of
-    the worse one, so that there is no gap.
+def gap_recovered(ours: Items, *singles: Items) -> float:
+    """How much of the way from the best single model to their union a collaboration goes.
+
+        (ours - best) / (oracle - best)
+
+    on the samples that all have scores for: best is the highest mean of the single models, oracle
+    the mean of the best of their scores on each sample. Above 1, ours gets samples right that none of
+    them does. NaN if there is no gap, because no other single model ever beats the best one.
     """
-    y, w, s = common_scores(collab, weak, strong)
-    if not len(y):
+    common = common_scores(ours, *singles)
+    if not common.shape[1] or len(common) < 2:
         return nan
-    best = max(w.mean(), s.mean())
-    oracle = np.maximum(w, s).mean()
-    return float((y.mean() - best) / (oracle - best)) if oracle - best > 1e-12 else nan
+    mine, others = common[0].mean(), common[1:]
+    best = others.mean(axis=1).max()
+    gap = others.max(axis=0).mean() - best
+    return float((mine - best) / gap) if gap > 1e-12 else nan
 
 
 def common_scores(*systems: Items) -> Floats:
-    """Scores of the questions that all systems have scores for, a row for each system."""
+    """Scores on the samples that all systems have scores for, a row for each system."""
     common = reduce(np.intersect1d, [each.keys for each in systems])
     scores = np.array([each.scores[np.isin(each.keys, common)] for each in systems])
     return scores[:, ~np.isnan(scores).any(axis=0)]

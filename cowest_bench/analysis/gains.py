@@ -1,8 +1,8 @@
 """What a collaboration gains over its models alone: the one definition that everything shows.
 
 A gain is the difference to the *better* of the systems in which the collaboration's models answer
-alone. Which one is better is decided on the samples that all of them have scores for, so that a
-single model does not look good by having failed on the hard ones.
+alone. The better one is chosen on the samples that all of them have scores for, so a single model
+does not look good because it failed on the hard ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cowest_bench.analysis import contrasts
+from cowest_bench.analysis import ALPHA, contrasts
 from cowest_bench.analysis.contrasts import Contrast, Items
 
 
@@ -39,14 +39,14 @@ def gain(
     singles: Mapping[str, Sequence[Items]],
     *,
     margin: float = 0.0,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> Gain | None:
     """The gain of a collaboration over one or several data sets, every sample counting the same.
 
     Args:
         ours: Its items, one for each data set.
-        singles: Those of each single system, in the same order. Of two equally good ones the first
-            is the better.
+        singles: Those of each single system, in the same order. Of two equally good ones, the first
+            counts as the better.
         margin: A loss below it does not matter.
         alpha: The intervals hold with 1 - alpha.
 

@@ -62,20 +62,20 @@ class Verdict(StrEnum):
 # --- the data -------------------------------------------------------------------------------------
 
 
-def average_repeats(scores: ArrayLike, questions: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
+def average_repeats(scores: ArrayLike, samples: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
     """Mean score of every sample, and the row of its first repeat.
 
     Args:
         scores: One score per repeat.
-        questions: The sample of each repeat, as a label.
+        samples: The sample of each repeat, as a label.
 
     Returns:
         Mean scores in sorted order of the labels, and row numbers, so that ``clusters[rows]`` and
-        ``questions[rows]`` are in the same order. Repeats (epochs, seeds) of a sample are not
+        ``samples[rows]`` are in the same order. Repeats (epochs, seeds) of a sample are not
         independent, so no test or interval here may treat them as samples.
     """
     x = checked_scores(scores)
-    _, rows, codes = np.unique(np.asarray(questions), return_index=True, return_inverse=True)
+    _, rows, codes = np.unique(np.asarray(samples), return_index=True, return_inverse=True)
     return np.bincount(codes, weights=x) / np.bincount(codes), rows
 
 

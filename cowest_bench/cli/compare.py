@@ -20,69 +20,84 @@ from cowest_bench.cli.shared import (
     rebuild,
     results_option,
     show,
+    warn,
 )
 from cowest_bench.errors import ComparisonError, ConfigError, CowestError, printable
 
 
-@click.command()
+@click.command("results")
+@click.argument("runs", required=False)
 @results_option
 @format_option
-def results(root: Path, form: str) -> None:
-    """The test runs that are stored, with what collaboration gained.
+def results_command(runs: str | None, root: Path, form: str) -> None:
+    """Show stored test runs and what each collaboration gains over its models alone.
+
+    RUNS selects some of them, as for cowest compare; @all shows every checkpoint. Without it, every
+    test run is shown. The database of the results folder is made again.
 
     \b
     Examples:
       cowest results
+      cowest results "system=collab @all"
       cowest results --results /tmp/world11 --format csv
     """
+    from cowest_bench.store.selection import select_all
+
     stored = read_results(root)
-    runs = [run for run in stored.all_runs() if run.split == "test"]
-    if not runs:
+    found = stored.all_runs()
+    if runs:
+        chosen = select_all(found, runs, stored.damaged)
+    else:
+        chosen = [run for run in found if run.split == "test"]
+    if not chosen:
         raise ConfigError(
-            f"There are no results in {root}; make some with cowest demo or cowest run."
+            f"There are no test runs in {root}; make some with cowest demo or cowest run."
         )
     rebuild(stored)
-    show(stored, runs, form, {})
+    show(stored, chosen, form, {})
 
 
-@click.command()
+@click.command("compare")
 @click.argument("a")
 @click.argument("b")
 @margin_option
 @alpha_option
 @results_option
 @format_option
-def compare(a: str, b: str, margin: float, alpha: float, root: Path, form: str) -> None:
-    """Compare run A with run B, question by question: verdicts, 2x2, cost, what could be found.
+def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, form: str) -> None:
+    """Compare run A with run B, sample by sample: verdicts, the 2x2 table, cost, detectable differences.
 
-    A and B are starts of run ids, or quoted KEY=VALUE pairs that mean one run for each data set:
-    task, domain, split (test, unless named), system, weak, strong, control (none, unless named),
-    format and seed.
+    A and B are each the start of a run's id, or quoted KEY=VALUE pairs that mean one run of each data
+    set. The keys are task, domain, split (test, unless given), system, weak, strong, control (none,
+    unless given), format and seed. The pairs mean the newest run of an entry (a system with its
+    models, format and control); with @previous, the one before it. Runs of several entries on the
+    same data are ambiguous, and are listed.
 
     \b
     Examples:
       cowest compare 3f2a 91bc
       cowest compare "system=collab-tuned" "system=collab" --margin 0.03
+      cowest compare "system=collab weak=mine" "system=collab weak=mine @previous"
       cowest compare "weak=mine system=collab domain=medical" "system=strong" --format md
 
     \b
-    Exit codes: 0 compared, 2 no such runs, 4 the runs have no question in common.
+    Exit codes: 0 compared, 2 no such runs, 4 the runs have no sample in common or cannot be read.
     """
-    from cowest_bench.report import comparison as compare_report
-    from cowest_bench.report import results as report
+    from cowest_bench.report import comparison, tables
     from cowest_bench.store.selection import compare_runs
 
     found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
+    warn(found.warnings)
     if form == "json":
-        click.echo(json.dumps(compare_report.compared_json(found), indent=1))
+        click.echo(json.dumps(comparison.compared_json(found), indent=1))
     elif form == "csv":
-        click.echo(report.csv_table(compare_report.compared_csv_rows(found)))
+        click.echo(tables.csv_table(comparison.compared_csv_rows(found)))
     elif form == "md":
-        click.echo(compare_report.compared_markdown(found))
+        click.echo(comparison.compared_markdown(found))
     else:
-        console().print(report.text_table(compare_report.verdict_rows(found.comparison)))
-        console().print(report.text_table(compare_report.run_rows(found)))
-        for line in compare_report.left_out(found, printable):
+        console().print(tables.text_table(comparison.verdict_rows(found.comparison)))
+        console().print(tables.text_table(comparison.run_rows(found)))
+        for line in comparison.left_out(found, printable):
             click.echo(line)
 
 
@@ -104,21 +119,21 @@ def _report_option(name: str) -> Callable[[Any], Any]:
     "--min-coverage",
     type=click.FloatRange(0, 1),
     default=0.98,
-    help="Share of the baseline's scored questions that need a score now; below it: exit code 4.",
+    help="Share of the baseline's scored samples that need a score now; below it: exit code 4.",
 )
 @click.option("--max-age", type=click.IntRange(0), default=90, help="Days until a warning.")
 @click.option(
     "--critical",
     type=click.File(encoding="utf-8"),
     metavar="FILE",
-    help="Sample ids or keys of questions that may not become wrong, one on each line.",
+    help="Ids or keys of samples that may not become wrong, one per line.",
 )
 @click.option("--sequential", is_flag=True, help="Stop at the first of five looks that decides.")
 @click.option(
     "--inconclusive",
     type=click.Choice(("report", "pass", "fail")),
     default="report",
-    help="Exit code when inconclusive: 3, 0 or 1.",
+    help="Exit code when inconclusive: 3 (report), 0 or 1.",
 )
 @_report_option("markdown")
 @_report_option("junit")
@@ -128,7 +143,7 @@ def _report_option(name: str) -> Callable[[Any], Any]:
 )
 @baselines_option
 @results_option
-def gate(
+def check_command(
     candidate: str,
     baseline: str,
     critical: Any,
@@ -140,7 +155,9 @@ def gate(
     junit: Path | None,
     **given: Any,
 ) -> None:
-    """Check that a run is no worse than a baseline, by exit code.
+    """Check that a run is no worse than a baseline; the exit code is the result.
+
+    RUN and the baseline are selected as for cowest compare.
 
     \b
     Examples:
@@ -151,44 +168,42 @@ def gate(
     \b
     Exit codes:
       0  improved, equivalent or non-inferior
-      1  regressed: the score, or a critical question
-      2  the command cannot be understood, or there is no such run or baseline
-      3  inconclusive: more questions are needed (see --inconclusive)
+      1  regressed: the score, or a critical sample
+      2  the command is invalid, or there is no such run or baseline
+      3  inconclusive: more samples are needed (see --inconclusive)
       4  could not be checked: other data, too few scores, unreadable files
     """
     with _crashes_are_4():
-        from cowest_bench.gate import check as gates
-        from cowest_bench.report import comparison as compare_report
-        from cowest_bench.report import results as report
+        from cowest_bench.gate.check import Settings, check_runs
+        from cowest_bench.report import comparison, tables
 
         as_json = given.pop("json")
-        found = gates.gate(
+        found = check_runs(
             read_results(root),
             candidate,
             baseline,
-            gates.Settings(**given),
+            Settings(**given),
             folder=folder,
             critical=critical.read() if critical else "",
             max_age=max_age,
         )
-        texts = compare_report.check_texts(found)
+        texts = comparison.check_texts(found)
         for path, kind in ((markdown, "md"), (junit, "junit"), (as_json, "json")):
             if path:
                 _write(path, texts[kind])
-        for line in found.warnings:
-            click.echo(f"Warning: {printable(line)}", err=True)
+        warn(found.warnings)
         if form in texts:
             click.echo(texts[form])
         else:
-            console().print(report.text_table(compare_report.verdict_rows(found.check.comparison)))
-            for line in (*compare_report.check_lines(found), compare_report.headline(found)):
+            console().print(tables.text_table(comparison.verdict_rows(found.check.comparison)))
+            for line in (*comparison.check_lines(found), comparison.headline(found)):
                 click.echo(printable(line))
     click.get_current_context().exit(found.check.exit_code)
 
 
 @contextmanager
 def _crashes_are_4() -> Iterator[None]:
-    """Python exits with 1 when it crashes, which here would say that the model regressed."""
+    """Exit with 4: Python itself exits with 1, which here would mean that the model regressed."""
     try:
         yield
     except (CowestError, click.ClickException):
@@ -210,9 +225,9 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"The report {path} cannot be written: {error.strerror}.") from error
 
 
-@click.group()
-def baseline() -> None:
-    """Keep the scores of chosen runs, to check new ones against.
+@click.group("baseline")
+def baseline_command() -> None:
+    """Store the scores of chosen runs, to check new runs against.
 
     \b
     Examples:
@@ -221,13 +236,15 @@ def baseline() -> None:
     """
 
 
-@baseline.command()
+@baseline_command.command("bless")
 @click.argument("run")
 @click.option("--name", default="main", show_default=True, help="Replaces the one of this name.")
 @baselines_option
 @results_option
-def bless(run: str, name: str, folder: Path, root: Path) -> None:
+def bless_command(run: str, name: str, folder: Path, root: Path) -> None:
     """Write the scores of a run (or of one for each data set) to a small JSON for git.
+
+    RUN is selected as for cowest compare.
 
     \b
     Examples:
@@ -238,17 +255,19 @@ def bless(run: str, name: str, folder: Path, root: Path) -> None:
     from cowest_bench.store.selection import select
 
     stored = read_results(root)
-    runs = [baselines.scored(stored, each) for each in select(stored.all_runs(), run)]
+    found = stored.all_runs()
+    runs = [baselines.scored(stored, each) for each in select(found, run, stored.damaged)]
     path = baselines.bless(name, runs, folder)
+    warn(stored.damaged)
     for each in runs:
-        size = f"{len(each.scores)} questions\t{each.coverage:.1%} scored"
+        size = f"{len(each.scores)} samples\t{each.coverage:.1%} scored"
         click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{size}")
 
 
-@baseline.command("list")
+@baseline_command.command("list")
 @baselines_option
-def list_baselines(folder: Path) -> None:
-    """The blessed baselines, with their age and their runs."""
+def list_command(folder: Path) -> None:
+    """List the blessed baselines with their age and their runs."""
     from cowest_bench.gate import baseline as baselines
 
     for path in sorted(folder.glob("*.json")):
@@ -259,4 +278,9 @@ def list_baselines(folder: Path) -> None:
             )
 
 
-COMMANDS: tuple[click.Command, ...] = (results, compare, gate, baseline)
+COMMANDS: tuple[click.Command, ...] = (
+    results_command,
+    compare_command,
+    check_command,
+    baseline_command,
+)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cowest_bench.errors import ConfigError
+from cowest_bench.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,13 +84,43 @@ def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_results(root: Path) -> Results:
+    """A results folder that is only read.
+
+    What cannot be read in it is listed in ``Results.damaged``, for the command to ``warn`` about.
+
+    Raises:
+        ConfigError: If there is none, or it has runs and none can be read.
+    """
     from cowest_bench.store import Results
 
     if not root.is_dir():
         raise ConfigError(
             f"There are no results in {root}; make some with cowest demo or cowest run."
         )
-    return Results(root)
+    results = Results(root)
+    with _unlogged():  # each is named once: by the command, beside its result
+        runs = results.all_runs()
+    if results.damaged and not runs:
+        raise ConfigError(" ".join(results.damaged))
+    return results
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without the warnings of this package."""
+    logger = logging.getLogger("cowest_bench")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print warnings on standard error, a line each."""
+    for line in sentences:
+        click.echo(f"Warning: {printable(line)}", err=True)
 
 
 def new_results(root: Path) -> Results:
@@ -107,10 +138,12 @@ def rebuild(results: Results) -> None:
 
 
 def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
+    """Print the table of finished runs; ``about`` is added to the JSON."""
     from cowest_bench.report import results as report
     from cowest_bench.store import NOT_ASKED
 
     summary = report.summarise(results, runs)
+    warn(summary["damaged"])
     if form == "json":
         click.echo(json.dumps({**about, **summary}, indent=1))
     elif form == "csv":
@@ -119,12 +152,11 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
         click.echo(report.as_markdown(summary))
     else:
         console().print(report.as_table(summary))
-        for line in report.seconds_line(summary):
-            click.echo(line)
-        for line in report.error_lines(summary):
-            click.echo(line)
+        lines = (report.notes, report.seconds_lines, report.error_lines)
+        for line in (line for lines_of in lines for line in lines_of(summary)):
+            click.echo(printable(line))
         if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):
-            click.echo("The same command again asks only the questions that have no score.")
+            click.echo("The same command again asks only the samples that have no score.")
 
 
 def show_estimate(estimates: list[Estimate], rate: float, split: str, form: str) -> None:

@@ -1,15 +1,15 @@
-"""Blessed baselines: the scores of chosen runs, question by question, as a small JSON for git.
+"""Blessed baselines: the scores of chosen runs, sample by sample, as a small JSON for git.
 
     baselines/NAME.json
-      schema_version   1
+      schema_version   2
       name, blessed    its name, and when it was blessed (UTC)
       runs             one for each data set: run_id, task, domain, split, system, weak, strong (labels),
-                       created, data (hash), score_id, versions, and
-        scores         by question; null where there is none
-        clusters       by question, where it shares one with others
+                       created, data (hash), score_id, versions, reported, and
+        scores         by sample; null where there is none
+        clusters       by sample, where it shares one with others
 
-Questions and clusters are hashes, so that no text and no label of the data leaves it. Everything is
-sorted and has a line of its own: the diff of two baselines is the questions that changed.
+Samples and clusters are hashes, so a baseline contains no text and no label of the data. Everything is
+sorted and on a line of its own: the diff of two baselines shows the samples that changed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 
 from cowest_bench.analysis.contrasts import Items, finite
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.store import Results, Run, replaced
-from cowest_bench.store.selection import select
+from cowest_bench.store.selection import Provenance, select
 
-MOST_QUESTIONS = 100_000  # 4 MB, 8 in clusters: more does not belong into git
+SCHEMA_VERSION: Literal[2] = 2
+MOST_SAMPLES = 100_000  # 4 MB, 8 with clusters: more does not belong in git
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class ScoredRun(BaseModel):
-    """A run with the scores of its questions, both under hashes."""
+    """A run with the scores of its samples, under hashes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,19 +50,20 @@ class ScoredRun(BaseModel):
     strong: str | None
     created: datetime
     data: str
+    score_id: str
     versions: dict[str, str] = Field(default_factory=dict)
-    score_id: str = ""
+    reported: dict[str, list[str]] = Field(default_factory=dict)
     scores: dict[str, FiniteFloat | None] = Field(min_length=1)
     clusters: dict[str, str]
 
     @property
     def coverage(self) -> float:
-        """Share of the questions that have a score."""
+        """Share of the samples that have a score."""
         return sum(score is not None for score in self.scores.values()) / len(self.scores)
 
     @property
     def items(self) -> Items:
-        """The questions with their scores, in the order of their hashes."""
+        """The samples with their scores, in the order of their hashes."""
         keys = sorted(self.scores)
         return Items(
             np.array(keys),
@@ -69,13 +71,19 @@ class ScoredRun(BaseModel):
             np.array([self.clusters.get(key, key) for key in keys]),
         )
 
+    @property
+    def provenance(self) -> Provenance:
+        """How it was made, as far as that is not part of its id."""
+        models = {"weak": self.weak, "strong": self.strong}
+        return Provenance(self.domain, self.score_id, self.versions, self.reported, models)
+
 
 class Baseline(BaseModel):
     """What new runs are checked against."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = SCHEMA_VERSION
     name: str
     blessed: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     runs: tuple[ScoredRun, ...] = Field(min_length=1)
@@ -87,7 +95,7 @@ class Baseline(BaseModel):
 
 
 def item_key(data: str, sample_id: int) -> str:
-    """The hash that stands for a question; ``data`` is the hash of its data set.
+    """The hash that stands for a sample; ``data`` is the hash of its data set.
 
     >>> item_key("0123456789ab", 17)
     'cf9fd94a2f3ab71f'
@@ -105,17 +113,17 @@ def scored(results: Results, run: Run) -> ScoredRun:
 
     Raises:
         ComparisonError: If its rows cannot be read.
-        ConfigError: If it has more than ``MOST_QUESTIONS``.
+        ConfigError: If it has more than ``MOST_SAMPLES``.
     """
     data = run.data
     table = results.columns(run, ("sample_id", "score", "cluster"))
     ids, labels = table["sample_id"].to_numpy(), table["cluster"].to_pylist()
-    # Items as such: the rows' places stand in for clusters, to find each question's label again.
+    # Row numbers stand in for clusters, to find each sample's label again.
     items = Items.from_rows(ids, table["score"].to_numpy().astype(float), np.arange(len(ids)))
-    if len(items.keys) > MOST_QUESTIONS:
+    if len(items.keys) > MOST_SAMPLES:
         raise ConfigError(
-            f"Run {run.run_id} has {len(items.keys):,} questions; a baseline holds "
-            f"{MOST_QUESTIONS:,} at most. Use cowest compare, which needs no baseline."
+            f"Run {run.run_id} has {len(items.keys):,} samples; a baseline has {MOST_SAMPLES:,} at "
+            "most. Use cowest compare, which needs no baseline."
         )
     keys = [item_key(data, int(sample_id)) for sample_id in items.keys]
     cluster = {key: labels[row] for key, row in zip(keys, items.clusters, strict=True)}
@@ -126,8 +134,9 @@ def scored(results: Results, run: Run) -> ScoredRun:
         strong=run.strong.label if run.strong else None,
         created=run.created,
         data=data,
-        versions=run.versions,
         score_id=run.score_id,
+        versions=run.versions,
+        reported=run.reported,
         scores=dict(zip(keys, map(finite, items.scores.tolist()), strict=True)),
         clusters={
             key: short_hash(data, "cluster", label)
@@ -138,13 +147,13 @@ def scored(results: Results, run: Run) -> ScoredRun:
 
 
 def bless(name: str, runs: Sequence[ScoredRun], folder: Path) -> Path:
-    """Write a baseline, in the place of one of the same name, and return its file.
+    """Write a baseline, replacing one of the same name, and return its file.
 
     Raises:
-        ConfigError: If the name is no file name, or the folder cannot be written to.
+        ConfigError: If the name is not a file name, or the folder cannot be written to.
     """
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name for a baseline; use letters, digits, . _ and -.")
+        raise ConfigError(f"{name!r} cannot name a baseline; use letters, digits, . _ and -.")
     baseline = Baseline(name=name, runs=tuple(runs))
     path = folder / f"{name}.json"
     try:
@@ -162,13 +171,19 @@ def load(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        ComparisonError: If it is none, or one of another version.
+        ComparisonError: If it is not one, or was blessed by another version.
     """
     try:
-        return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("schema_version") == 1:
+            raise ComparisonError(
+                f"{path} was blessed by an earlier version of cowest-bench; type cowest baseline "
+                f"bless RUN --name {path.stem} to make it again."
+            )
+        return Baseline.model_validate(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise ComparisonError(
-            f"{path} is no baseline of version 1; make it with cowest baseline bless."
+            f"{path} is not a baseline of this version; make it with cowest baseline bless."
         ) from error
 
 
@@ -181,7 +196,7 @@ def find(name: str, folder: Path) -> Path | None:
 
 
 def baseline_of(results: Results, text: str, folder: Path) -> Baseline:
-    """A blessed baseline by its name or file, or else stored runs in its place.
+    """A blessed baseline by its name or file, or else stored runs that take its place.
 
     Raises:
         ConfigError: If there is none.
@@ -192,18 +207,20 @@ def baseline_of(results: Results, text: str, folder: Path) -> Baseline:
 
 
 def unblessed(results: Results, text: str, folder: Path) -> Baseline:
-    """Stored runs in the place of a blessed baseline, for this once.
+    """Stored runs as a baseline that was never blessed.
 
     Raises:
-        ConfigError: If there are none, either.
+        ConfigError: If there are none.
+        ComparisonError: If there are none, and some could not be read.
     """
+    stored = results.all_runs()
     try:
-        runs = select(results.all_runs(), text)
-    except ConfigError as error:
+        runs = select(stored, text, results.damaged)
+    except (ConfigError, ComparisonError) as error:
         names = sorted(path.stem for path in folder.glob("*.json"))
-        raise ConfigError(
-            f"{text!r} is no baseline in {folder} (there are: {', '.join(names) or 'none'}; bless one "
-            f"with cowest baseline bless RUN --name NAME), and as runs: {error}"
+        raise type(error)(
+            f"{text!r} is not a baseline in {folder} (there are: {', '.join(names) or 'none'}; bless "
+            f"one with cowest baseline bless RUN --name NAME), and as runs: {error}"
         ) from error
     return Baseline(
         name=text,

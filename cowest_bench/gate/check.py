@@ -1,9 +1,9 @@
-"""The gate: is a new run, question by question, no worse than a baseline?
+"""The gate: is a new run, sample by sample, no worse than a baseline?
 
-Runs are compared with those of the baseline on the same data (``compare``). The check fails if a
-domain or all of them together regressed, or a critical question that was right is wrong now; it is
-inconclusive if the pooled verdict is; otherwise it passes. Domains that are inconclusive on their own
-do not decide: they have fewer questions than all together, and their intervals are wider by design.
+Runs are compared with those of the baseline on the same data (``contrasts.compare``). The check fails
+if a domain or all of them together regressed, or a critical sample that was right is wrong now; it is
+inconclusive if the pooled verdict is; otherwise it passes. A domain that is inconclusive on its own
+does not decide: it has fewer samples than all together, and its interval is wider by design.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cowest_bench.analysis import contrasts, planning, stats
+from cowest_bench.analysis import ALPHA, MARGIN, contrasts, planning, stats
 from cowest_bench.analysis.contrasts import Comparison, Pairs
 from cowest_bench.analysis.stats import Clusters, Verdict
 from cowest_bench.errors import ComparisonError, ConfigError
@@ -32,15 +32,14 @@ from cowest_bench.gate.baseline import (
     short_hash,
 )
 from cowest_bench.store import NOT_ASKED, Results, Run
-from cowest_bench.store.selection import by_domain, select
+from cowest_bench.store.selection import by_domain, made_differently, select
 
 LOOKS = 5
-RIGHT = 0.5  # a critical question with at least this score (a mean over repeats) is right
-VERSIONS = ("cowest-bench", "lm-eval", "inspect-ai")
+RIGHT = 0.5  # a critical sample with at least this score (a mean over repeats) is right
 
 
 class Outcome(StrEnum):
-    """What a check says."""
+    """The result of a check."""
 
     PASSED = "passed"
     REGRESSED = "regressed"
@@ -49,18 +48,18 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is to be decided, and how surely.
+    """What to decide, and with which confidence.
 
     Attributes:
         margin: A loss below it, in units of the score, does not matter.
-        alpha: Chance of a false verdict, for the family of domains and for the pooled one.
-        min_coverage: Share of the questions with a score in the baseline that need one now.
-        inconclusive: What an inconclusive check is; ``report`` leaves it to the caller.
+        alpha: Chance of a false verdict, for the family of domains and for the pooled verdict.
+        min_coverage: Share of the samples with a score in the baseline that need one now.
+        inconclusive: How an inconclusive check counts; ``report`` leaves it to the caller.
         sequential: Whether to stop at the first of five looks that decides.
     """
 
-    margin: float = 0.02
-    alpha: float = 0.05
+    margin: float = MARGIN
+    alpha: float = ALPHA
     min_coverage: float = 0.98
     inconclusive: Literal["report", "pass", "fail"] = "report"
     sequential: bool = False
@@ -73,15 +72,15 @@ class Looked:
     Attributes:
         look: The first look that decided, or the last.
         looks: How many there are.
-        seen: Questions seen by then.
-        questions: Questions in all.
-        calls_saved: Calls to models that the candidate made for questions after that look.
+        seen: Samples seen by then.
+        samples: Samples in all.
+        calls_saved: Calls to models that the candidate made for samples after that look.
     """
 
     look: int
     looks: int
     seen: int
-    questions: int
+    samples: int
     calls_saved: int
 
 
@@ -90,10 +89,10 @@ class Check:
     """What the gate found.
 
     Attributes:
-        comparison: Verdicts by domain and pooled; of the questions that were looked at.
-        critical: How many questions are critical.
+        comparison: Verdicts by domain and pooled, on the samples that were looked at.
+        critical: How many samples are critical.
         flipped: The keys of those that were right and are wrong now.
-        looked: How far a sequential check had to look; None if all was looked at.
+        looked: How far a sequential check had to look; None if it looked at everything.
         settings: What was to be decided.
     """
 
@@ -115,13 +114,13 @@ class Check:
 
     @property
     def exit_code(self) -> int:
-        """0 passed, 1 regressed, 3 inconclusive unless that is to pass (0) or to fail (1)."""
+        """0 passed, 1 regressed, 3 inconclusive unless the settings let it pass (0) or fail (1)."""
         if self.outcome == Outcome.INCONCLUSIVE:
             return {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
         return int(self.outcome == Outcome.REGRESSED)
 
 
-def check(
+def check_scores(
     candidate: Sequence[ScoredRun],
     baseline: Sequence[ScoredRun],
     settings: Settings,
@@ -132,15 +131,15 @@ def check(
     """Check runs against those of a baseline.
 
     Args:
-        candidate: What is to be judged.
-        baseline: What it is judged by.
-        settings: What is to be decided, and how surely.
-        critical: Keys of questions that may not flip (``read_critical``).
-        calls: How many calls the candidate made for each question, to count those saved.
+        candidate: The runs to check.
+        baseline: What they are checked against.
+        settings: What to decide, and with which confidence.
+        critical: Keys of samples that may not flip (``read_critical``).
+        calls: How many calls the candidate made for each sample, to count those saved.
 
     Raises:
         ComparisonError: If a run of the baseline has no counterpart on the same data, too few
-            questions have a score on both sides, or a critical one has none.
+            samples have a score on both sides, or a critical one has none.
     """
     parts = paired(candidate, baseline)
     flipped = _flipped([pairs for _, pairs in parts], critical)
@@ -167,7 +166,7 @@ def paired(
             has = ", ".join(f"{run.domain} {run.data}" for run in candidate)
             raise ComparisonError(
                 f"The baseline's {blessed.domain} is of data {blessed.data}, the candidate has {has}: "
-                "these are not the same questions. Run the same task, split, seed, limit and "
+                "these are not the same samples. Run the same task, split, seed, limit and "
                 "examples, or bless a new baseline."
             )
         parts.append((blessed.domain, contrasts.pair(known[blessed.data].items, blessed.items)))
@@ -180,20 +179,20 @@ def _require_coverage(parts: Sequence[tuple[str, Pairs]], min_coverage: float) -
         share = int(pairs.scored.sum()) / before if before else 0.0
         if share < min_coverage:
             raise ComparisonError(
-                f"{domain}: only {share:.1%} of the baseline's {before:,} scored questions have "
-                f"a score now, less than --min-coverage {min_coverage:g}; the same cowest run again "
-                "asks only what has no score."
+                f"{domain}: only {share:.1%} of the baseline's {before:,} scored samples have a score "
+                f"now, less than --min-coverage {min_coverage:g}; the same cowest run again asks only "
+                "the samples that have no score."
             )
 
 
-# --- critical questions ---------------------------------------------------------------------------
+# --- critical samples -----------------------------------------------------------------------------
 
 
 def read_critical(text: str, baseline: Sequence[ScoredRun]) -> list[str]:
-    """Keys of critical questions, from lines that are each a key or a sample id; # is a comment.
+    """Keys of critical samples, from lines with a key or a sample id each; # starts a comment.
 
     Raises:
-        ConfigError: If a line is no question of the baseline, or a sample id could be several.
+        ConfigError: If a line is not a sample of the baseline, or a sample id could mean several.
     """
     known = {key for run in baseline for key in run.scores}
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
@@ -207,18 +206,17 @@ def _critical(line: str, baseline: Sequence[ScoredRun], known: set[str]) -> str:
     found = [key for key in keys if key in known]
     if len(found) > 1:
         raise ConfigError(
-            f"Critical question {line}: several data sets have it; name it by its key: "
-            f"{' or '.join(found)}."
+            f"Critical sample {line}: several data sets have it; use its key: {' or '.join(found)}."
         )
     if not found:
         raise ConfigError(
-            f"Critical question {line[:40]!r} is not in the baseline; give its sample id or its key."
+            f"Critical sample {line[:40]!r} is not in the baseline; give its id or its key."
         )
     return found[0]
 
 
 def _flipped(parts: Sequence[Pairs], critical: Sequence[str]) -> tuple[str, ...]:
-    """Which critical questions were right and are wrong now."""
+    """Which critical samples were right and are wrong now."""
     if not critical:
         return ()
     pairs = contrasts.pool(parts)
@@ -227,8 +225,8 @@ def _flipped(parts: Sequence[Pairs], critical: Sequence[str]) -> tuple[str, ...]
     now = {key: pairs.ours[asked[key]] if key in asked else np.nan for key in critical}
     if unknown := [key for key in critical if np.isnan(before[key]) or np.isnan(now[key])]:
         raise ComparisonError(
-            f"Critical questions without a score on both sides: {', '.join(unknown)}; the same "
-            "cowest run again asks only what has no score."
+            f"Critical samples without a score on both sides: {', '.join(unknown)}; the same cowest "
+            "run again asks only the samples that have no score."
         )
     return tuple(key for key in critical if now[key] < RIGHT <= before[key])
 
@@ -244,14 +242,14 @@ def decided(
     look: int,
     looks: int = LOOKS,
     margin: float,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> Verdict | None:
-    """The verdict at a look while an evaluation runs, or None if it has to go on.
+    """The verdict at a look while an evaluation runs, or None if it has to continue.
 
     Args:
-        ours: Scores of the questions so far, whole clusters in random order (``in_order``).
-        theirs: The baseline's scores of the same questions.
-        clusters: A label for each question.
+        ours: Scores of the samples so far, whole clusters in random order (``in_order``).
+        theirs: The baseline's scores of the same samples.
+        clusters: A label for each sample.
         look: Which look it is, 1 for the first; it may be taken once look/looks of all are there.
         looks: How many were planned.
         margin: A loss below it does not matter.
@@ -268,10 +266,10 @@ def _level(look: int, looks: int, alpha: float) -> float:
 
 
 def in_order(pairs: Pairs) -> NDArray[np.intp]:
-    """The order in which a sequential check looks at questions: at random, clusters whole.
+    """The order in which a sequential check looks at samples: at random, in whole clusters.
 
-    Clusters stand by the hash of their first key, so that the order is the same every time and
-    depends on no score, and a large cluster is as likely to come late as a small one.
+    Clusters are sorted by the hash of their first key, so the order is the same every time and
+    independent of the scores, and a large cluster is as likely to come late as a small one.
     """
     by_key = np.argsort(pairs.keys)
     _, first = np.unique(pairs.clusters[by_key], return_index=True)
@@ -280,7 +278,7 @@ def in_order(pairs: Pairs) -> NDArray[np.intp]:
 
 
 def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
-    """The rows that are seen by each of the looks: a fifth of them and what completes a cluster."""
+    """The rows seen by each look: another fifth of them, and what completes a cluster."""
     order = in_order(pairs)
     clusters = pairs.clusters[order]
     ends = np.flatnonzero(np.append(clusters[1:] != clusters[:-1], True)) + 1
@@ -291,17 +289,17 @@ def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
 def first_decided(
     pairs: Pairs, part: NDArray[np.intp], settings: Settings, looks: int = LOOKS
 ) -> int | None:
-    """The first of so many looks whose questions decide, 1 being the first; the last always does.
+    """The first look that decides (1 is the first; the last one always does), None if none does yet.
 
     Args:
-        pairs: The questions of all data sets.
-        part: Of which data set each is, 0..K-1.
-        settings: What is to be decided, and how surely.
-        looks: How many can be taken yet.
+        pairs: The samples of all data sets.
+        part: The data set of each sample, 0..K-1.
+        settings: What to decide, and with which confidence.
+        looks: How many looks can be taken so far.
     """
     for look, seen in enumerate(looks_of(pairs)[:looks], 1):
         known = seen[pairs.scored[seen]]
-        # A data set of which nothing has been seen yet could not be reported.
+        # A data set without any sample so far could not be reported.
         if look < LOOKS and len(np.unique(part[known])) <= part.max():
             continue
         verdict = decided(
@@ -318,7 +316,7 @@ def first_decided(
 
 
 def pooled(parts: Sequence[tuple[str, Pairs]]) -> tuple[Pairs, NDArray[np.intp]]:
-    """The questions of several data sets as one, and of which data set each is."""
+    """The samples of several data sets as one, and the data set of each."""
     part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
     return contrasts.pool([each for _, each in parts]), part
 
@@ -326,7 +324,7 @@ def pooled(parts: Sequence[tuple[str, Pairs]]) -> tuple[Pairs, NDArray[np.intp]]
 def _sequential(
     parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
 ) -> tuple[Comparison, Looked]:
-    """Compare what had to be looked at, at the level of the look that decided."""
+    """Compare the samples that were looked at, at the level of the look that decided."""
     pairs, part = pooled(parts)
     look = first_decided(pairs, part, settings) or LOOKS
     seen = looks_of(pairs)[look - 1]
@@ -350,12 +348,13 @@ def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A check with what it was about.
+    """A check, with what was checked.
 
     Attributes:
         check: What the gate found.
-        candidate: The runs that were judged.
-        baseline: What they were judged by; stored runs that nobody blessed are as old as they are.
+        candidate: The runs that were checked.
+        baseline: What they were checked against; stored runs that were never blessed are as old as
+            the oldest of them.
         warnings: What a reader should know, a sentence each.
     """
 
@@ -365,7 +364,7 @@ class Report:
     warnings: tuple[str, ...]
 
 
-def gate(
+def check_runs(
     results: Results,
     candidate: str,
     baseline: str,
@@ -379,28 +378,30 @@ def gate(
 
     Args:
         results: Where the runs are.
-        candidate: Which of them to judge (``selection.select``).
+        candidate: Which of them to check (``selection.select``).
         baseline: A blessed baseline's name or file, or else runs as for ``candidate``.
-        settings: What is to be decided, and how surely.
+        settings: What to decide, and with which confidence.
         folder: Of the blessed baselines.
         critical: What ``read_critical`` reads.
         max_age: Days after which a baseline is old.
 
     Raises:
-        ConfigError: If no such run or baseline is there.
-        ComparisonError: See ``check``.
+        ConfigError: If there is no such run or baseline.
+        ComparisonError: See ``check_scores``; or if a run that is needed cannot be read.
     """
-    runs = select(results.all_runs(), candidate)
+    stored = results.all_runs()
+    runs = select(stored, candidate, results.damaged)
     ours = tuple(scored(results, run) for run in runs)
     judge = baseline_of(results, baseline, folder)
     calls = count_calls(results, runs) if settings.sequential else None
     keys = read_critical(critical, judge.runs)
-    found = check(ours, judge.runs, settings, critical=keys, calls=calls)
-    return Report(found, ours, judge, tuple(_warnings(ours, judge, max_age)))
+    found = check_scores(ours, judge.runs, settings, critical=keys, calls=calls)
+    warnings = (*_warnings(ours, judge, max_age), *results.damaged)
+    return Report(found, ours, judge, warnings)
 
 
 def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
-    """How many calls to models each question takes; those not asked yet as many as most others."""
+    """How many calls to models each sample takes; one that was not asked yet, as many as most others."""
     calls: Counter[str] = Counter()
     for run in runs:
         table = results.columns(run, ("sample_id", "weak_calls", "strong_calls", "error"))
@@ -422,22 +423,10 @@ def _warnings(candidate: Sequence[ScoredRun], baseline: Baseline, max_age: int) 
             f"the baseline {baseline.name} is {baseline.age} days old, more than "
             f"--max-age {max_age}; bless a newer run"
         )
-    known = {run.data for run in baseline.runs}
+    known = {run.data: run for run in baseline.runs}
     for run in candidate:
         if run.data not in known:
             yield f"{run.domain} (run {run.run_id}) is not in the baseline and was not checked"
-    yield from differing_versions(candidate, baseline.runs)
-
-
-def differing_versions(candidate: Sequence[ScoredRun], baseline: Sequence[ScoredRun]) -> list[str]:
-    """Libraries that the runs were made with in different versions, a sentence each."""
-    sides = [[run.versions for run in runs] for runs in (candidate, baseline)]
-    lines = []
-    for name in VERSIONS:
-        ours, theirs = ({str(each[name]) for each in side if name in each} for side in sides)
-        if ours and theirs and ours != theirs:
-            lines.append(
-                f"made with {name} {', '.join(sorted(ours))}, the baseline with "
-                f"{', '.join(sorted(theirs))}"
-            )
-    return lines
+    yield from made_differently(
+        [(run.provenance, known[run.data].provenance) for run in candidate if run.data in known]
+    )

@@ -1,9 +1,9 @@
 """Evaluate a candidate only as far as it takes to decide against a baseline.
 
-The questions are asked in five parts, in the order in which a sequential check looks at them
-(``check.in_order``), and no more are asked once a look has decided. What was not asked has rows that
-say so; the same plan without a baseline asks it later. ``check --sequential`` on the run that is
-left behind finds the same verdict at the same look.
+The samples are asked in five parts, in the order in which a sequential check looks at them
+(``check.in_order``), and none is asked once a look has decided. Samples that were not asked have rows
+that say so; the same plan without a baseline asks them later. ``cowest check --sequential`` on the
+stored run finds the same verdict at the same look.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def until_decided(
     Args:
         plan: What to run, of one system and as it is.
         results: Where it is recorded.
-        baseline: What the candidate is judged by.
-        settings: What is to be decided, and how surely.
-        progress: Gives for a task's domain what is told how far it is.
+        baseline: What the candidate is checked against.
+        settings: What to decide, and with which confidence.
+        progress: Returns, for a task's domain, what is called with how far it is.
 
     Raises:
         ConfigError: If the plan has several systems, or a method.
@@ -47,13 +47,13 @@ def until_decided(
     """
     cells = _cells(plan)
     blessed = _blessed(cells, baseline)
-    # Each run with itself: which questions there are, before any is answered.
-    questions, part = check.pooled(
+    # Each run with itself: which samples there are, before any is answered.
+    samples, part = check.pooled(
         [(run.domain, contrasts.pair(run.items, run.items)) for run in blessed]
     )
     budget = Budget.parse(plan.budget) if plan.budget else None
-    for look, seen in enumerate(check.looks_of(questions), 1):
-        keys = set(questions.keys[seen].tolist())
+    for look, seen in enumerate(check.looks_of(samples), 1):
+        keys = set(samples.keys[seen].tolist())
         runs = [
             complete(
                 cell,
@@ -91,17 +91,17 @@ def _blessed(cells: list[Cell], baseline: Baseline) -> list[ScoredRun]:
         wanted = ", ".join(f"{cell.task.name} {cell.task.data_hash}" for cell in cells)
         raise ComparisonError(
             f"The baseline {baseline.name} is of {has}, and this would ask {wanted}: these are not the "
-            "same questions. Run the same tasks, split, seed, limit and examples, or bless a new one."
+            "same samples. Run the same tasks, split, seed, limit and examples, or bless a new one."
         )
     return [known[data] for data in asked]
 
 
 def _among(keys: set[str], cell: Cell) -> set[int]:
-    """The ids of a cell's questions that are among the keys."""
+    """The ids of a cell's samples that are among the keys."""
     data = cell.task.data_hash
     return {s.id for s in cell.task.samples if item_key(data, s.id) in keys}
 
 
 def _calls(cell: Cell) -> int:
-    """Calls to models for one question."""
+    """Calls to models for one sample."""
     return len(cell.specs) * cell.epochs * cell.task.repeats

@@ -1,32 +1,39 @@
 """Comparisons and checks for people and machines: terminal, Markdown, JUnit XML, JSON.
 
-Names of models, tasks and domains come from elsewhere. In Markdown they are code in which every
-character that could mean something is an entity, in XML what no document may hold is left out, and
-nothing of a question or an answer is ever shown: questions appear as their keys.
+Names of models, tasks and domains come from others (see ``tables``); in XML, characters that no
+document may contain are left out. No text of a sample or an answer is ever shown: samples appear as
+their keys.
 """
 
 from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.analysis.contrasts import Comparison, Contrast, finite
 from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import printable
 from cowest_bench.gate.baseline import ScoredRun
 from cowest_bench.gate.check import Looked, Outcome, Report
-from cowest_bench.report.results import POOLED, markdown_table, p_value, signed
+from cowest_bench.report.tables import (
+    Show,
+    contrast_json,
+    escaped,
+    known,
+    markdown_table,
+    p_value,
+    signed,
+)
 from cowest_bench.store.selection import Compared, Profile, described
 
 SCHEMA_VERSION = 1
 FLIPPED_SHOWN = 20
 
-Show = Callable[[str], str]
 
-
-# --- JSON (docs/check.md says what every field is) ------------------------------------------------
+# --- JSON (docs/check.md describes every field) ------------------------------------------------
 
 
 def compared_json(found: Compared) -> dict[str, Any]:
@@ -41,6 +48,7 @@ def compared_json(found: Compared) -> dict[str, Any]:
             for ours, theirs in _both(found)
         ],
         "left_out": left_out(found),
+        "warnings": list(found.warnings),
     }
 
 
@@ -62,7 +70,7 @@ def check_json(report: Report) -> dict[str, Any]:
             "look": looked.look,
             "looks": looked.looks,
             "seen": looked.seen,
-            "questions": looked.questions,
+            "questions": looked.samples,
             "calls_saved": looked.calls_saved,
         },
         "candidate": [_scored(run) for run in report.candidate],
@@ -80,35 +88,8 @@ def _comparison(found: Comparison) -> dict[str, Any]:
     return {
         "margin": found.margin,
         "alpha": found.alpha,
-        "domains": {name: _contrast(each) for name, each in found.domains.items()},
-        POOLED: _contrast(found.pooled),
-    }
-
-
-def _contrast(found: Contrast) -> dict[str, Any]:
-    return {
-        "verdict": found.verdict,
-        "difference": finite(found.difference.value),
-        "low": finite(found.difference.low),
-        "high": finite(found.difference.high),
-        "confidence": 1 - found.alpha,
-        "p": found.p,
-        "p_holm": found.p_holm,
-        "ours": found.ours,
-        "theirs": found.theirs,
-        "n": found.n,
-        "helped": found.helped,
-        "hurt": found.hurt,
-        "both_right": found.both_right,
-        "both_wrong": found.both_wrong,
-        "not_scored": found.not_scored,
-        "only_ours": found.only_ours,
-        "only_theirs": found.only_theirs,
-        "harm_rate": finite(found.harm_rate),
-        "oracle": found.oracle,
-        "oracle_gap": found.oracle_gap,
-        "detectable": finite(found.detectable),
-        "needed": found.needed,
+        "domains": {name: contrast_json(each) for name, each in found.domains.items()},
+        POOLED: contrast_json(found.pooled),
     }
 
 
@@ -140,8 +121,8 @@ def _scored(run: ScoredRun) -> dict[str, Any]:
 def _both(found: Compared) -> list[tuple[Profile, Profile]]:
     """Profiles of the same data."""
     theirs = {each.run.data: each for each in found.theirs}
-    known = [(ours, theirs.get(ours.run.data)) for ours in found.ours]
-    return [(ours, other) for ours, other in known if other is not None]
+    pairs = [(ours, theirs.get(ours.run.data)) for ours in found.ours]
+    return [(ours, other) for ours, other in pairs if other is not None]
 
 
 def _costs(ours: Profile, theirs: Profile) -> dict[str, float | None]:
@@ -172,15 +153,15 @@ def _verdict_row(name: str, found: Contrast) -> dict[str, str]:
         "n": f"{found.n:,}",
         "helped/hurt": f"{found.helped}/{found.hurt}",
         "both right/wrong": f"{found.both_right}/{found.both_wrong}",
-        "harm": _known(found.harm_rate, ".1%"),
+        "harm": known(found.harm_rate, ".1%"),
         "oracle": f"{found.oracle:.3f} ({found.oracle_gap:+.3f})",
-        "detectable": _known(found.detectable, ".3f"),
+        "detectable": known(found.detectable, ".3f"),
         "needed": "" if found.needed is None else f"{found.needed:,}",
     }
 
 
 def run_rows(found: Compared, show: Show = str) -> list[dict[str, str]]:
-    """A line for each run, and for what the runs of the same data differ in."""
+    """A line for each run, and one for the difference in cost of runs of the same data."""
     lines = [_run_row(side, each, show) for side, each in _sides(found)]
     for ours, theirs in _both(found):
         difference = _costs(ours, theirs)
@@ -189,8 +170,8 @@ def run_rows(found: Compared, show: Show = str) -> list[dict[str, str]]:
             | {
                 "side": "A - B",
                 "run": show(ours.run.domain),
-                "usd/1k": _known(difference["usd_per_1k"], "+.4f"),
-                "s/1k": _known(difference["seconds_per_1k"], "+.1f"),
+                "usd/1k": known(difference["usd_per_1k"], "+.4f"),
+                "s/1k": known(difference["seconds_per_1k"], "+.1f"),
             }
         )
     return lines
@@ -204,24 +185,19 @@ def _run_row(side: str, found: Profile, show: Show) -> dict[str, str]:
     return {
         "side": side,
         "run": show(f"{found.run.run_id} {described(found.run)}"),
-        "score": _known(found.run.score, ".3f"),
+        "score": known(found.run.score, ".3f"),
         "coverage": f"{found.run.coverage:.1%}",
-        "usd/1k": _known(found.usd_per_1k, ".4f"),
-        "s/1k": _known(found.seconds_per_1k, ".1f"),
-        "copied": _known(found.copy_rate, ".1%"),
-        "gap recovered": _known(found.gap_recovered, ".2f"),
+        "usd/1k": known(found.usd_per_1k, ".4f"),
+        "s/1k": known(found.seconds_per_1k, ".1f"),
+        "copied": known(found.copy_rate, ".1%"),
+        "gap recovered": known(found.gap_recovered, ".2f"),
     }
-
-
-def _known(value: float | None, form: str) -> str:
-    """Empty where a number is not known."""
-    return "" if value is None or finite(value) is None else format(value, form)
 
 
 def compared_csv_rows(found: Compared) -> list[dict[str, Any]]:
     """A line for each domain and for all of them, with plain numbers."""
     named = {**found.comparison.domains, POOLED: found.comparison.pooled}
-    return [{"domain": name, **_contrast(each)} for name, each in named.items()]
+    return [{"domain": name, **contrast_json(each)} for name, each in named.items()]
 
 
 # --- sentences ------------------------------------------------------------------------------------
@@ -246,7 +222,7 @@ def _missing(domain: str, found: Contrast) -> list[str]:
         "asked in B only": found.only_theirs,
     }
     return [
-        f"{domain}: compared on the {found.n:,} questions that both have scores for; {why}: {count:,}"
+        f"{domain}: compared on the {found.n:,} samples that both have scores for; {why}: {count:,}"
         for why, count in counts.items()
         if count
     ]
@@ -257,12 +233,12 @@ def headline(report: Report) -> str:
     found = report.check.comparison.pooled
     return (
         f"{report.check.outcome}: {found.verdict}, {signed(*found.difference)} over the baseline "
-        f"{report.baseline.name} on {found.n:,} questions, margin {report.check.settings.margin:g}"
+        f"{report.baseline.name} on {found.n:,} samples, margin {report.check.settings.margin:g}"
     )
 
 
 def check_lines(report: Report, show: Show = str) -> list[str]:
-    """What the tables do not say, a sentence each."""
+    """What the tables do not show, a sentence each."""
     check = report.check
     lines = []
     if check.critical:
@@ -271,11 +247,11 @@ def check_lines(report: Report, show: Show = str) -> list[str]:
         lines.append(looked_line(check.looked))
     if check.outcome == Outcome.INCONCLUSIVE and check.comparison.pooled.needed:
         lines.append(
-            f"inconclusive: about {check.comparison.pooled.needed:,} questions would tell a "
-            "difference of the margin"
+            f"inconclusive: about {check.comparison.pooled.needed:,} samples would detect a "
+            "difference as large as the margin"
         )
     return lines + [
-        f"{show(name)}: questions of the baseline left out, without a score on one side: {count:,}"
+        f"{show(name)}: samples of the baseline left out, without a score on one side: {count:,}"
         for name, found in check.comparison.domains.items()
         if (count := found.not_scored + found.only_theirs)
     ]
@@ -285,29 +261,19 @@ def looked_line(looked: Looked) -> str:
     """How far a sequential check had to look."""
     return (
         f"decided at look {looked.look} of {looked.looks}, after {looked.seen:,} of "
-        f"{looked.questions:,} questions; stopping there saves {looked.calls_saved:,} calls"
+        f"{looked.samples:,} samples; stopping there saves {looked.calls_saved:,} calls"
     )
 
 
 def _critical_line(count: int, flipped: Sequence[str]) -> str:
     if not flipped:
-        return f"critical questions: none of {count} that were right is wrong now"
+        return f"critical samples: none of {count} that were right is wrong now"
     shown = ", ".join(flipped[:FLIPPED_SHOWN])
     more = f" and {len(flipped) - FLIPPED_SHOWN} more" if len(flipped) > FLIPPED_SHOWN else ""
-    return f"critical questions: {len(flipped)} of {count} were right and are wrong: {shown}{more}"
+    return f"critical samples: {len(flipped)} of {count} were right and are wrong: {shown}{more}"
 
 
 # --- Markdown -------------------------------------------------------------------------------------
-
-
-def escaped(text: str) -> str:
-    """A name of others as Markdown that shows it and does nothing else.
-
-    Entities are never syntax, so that no table, link, HTML or address can come of it; GitHub looks
-    for @mentions and #references in the text that is shown, but not within code.
-    """
-    safe = (c if c.isalnum() or c in " -" else f"&#{ord(c)};" for c in printable(text))
-    return f"<code>{''.join(safe)}</code>"
 
 
 def compared_markdown(found: Compared) -> str:
@@ -316,6 +282,7 @@ def compared_markdown(found: Compared) -> str:
         markdown_table(verdict_rows(found.comparison, escaped)),
         markdown_table(run_rows(found, escaped)),
         *(f"- {line}" for line in left_out(found, escaped)),
+        *_warned(found.warnings),
     ]
     return "\n\n".join(parts)
 
@@ -332,9 +299,13 @@ def check_markdown(report: Report) -> str:
         intro,
         markdown_table(verdict_rows(report.check.comparison, escaped)),
         *(f"- {line}" for line in check_lines(report, escaped)),
-        *(f"- warning: {escaped(line)}" for line in report.warnings),
+        *_warned(report.warnings),
     ]
     return "\n\n".join(parts)
+
+
+def _warned(warnings: Iterable[str]) -> list[str]:
+    return [f"- warning: {escaped(line)}" for line in warnings]
 
 
 def check_texts(report: Report) -> dict[str, str]:
@@ -350,13 +321,13 @@ def check_texts(report: Report) -> dict[str, str]:
 
 
 def check_junit(report: Report) -> str:
-    """A test case for each domain, for all of them together, and for the critical questions."""
+    """A test case for each domain, for all of them together, and for the critical samples."""
     check = report.check
     cases = [_case(name, each, None) for name, each in check.comparison.domains.items()]
     policy = check.settings.inconclusive
     cases.append(_case(POOLED, check.comparison.pooled, None if policy == "pass" else "failure"))
     if check.critical:
-        case = ET.Element("testcase", classname="cowest.check", name="critical questions", time="0")
+        case = ET.Element("testcase", classname="cowest.check", name="critical samples", time="0")
         if check.flipped:
             _say(case, "failure", "flipped", _critical_line(check.critical, check.flipped))
         cases.append(case)
@@ -373,7 +344,7 @@ def check_junit(report: Report) -> str:
         ET.SubElement(about, "property", name=name, value=_xml(value))
     suite.extend(cases)
     ET.SubElement(suite, "system-out").text = _xml("\n".join(check_lines(report)))
-    del counts["skipped"]  # which the schema does not know here
+    del counts["skipped"]  # not in the schema here
     suites = ET.Element("testsuites", name="cowest check", **counts)
     suites.append(suite)
     ET.indent(suites)
@@ -404,5 +375,5 @@ def _properties(report: Report) -> Mapping[str, str]:
 
 
 def _xml(text: str) -> str:
-    """Without what XML 1.0 may not hold; new lines stay."""
+    """Without characters that XML 1.0 forbids; line breaks stay."""
     return "\n".join(printable(line) for line in text.split("\n"))

@@ -1,217 +1,310 @@
-"""The table at the end: what each system scored, and what collaboration and tuning gained."""
+"""The table of stored test runs: what each system scores, and what each collaboration gains.
+
+Every collaboration is compared with the runs of its own models alone on the same data
+(``selection.alone``), wherever these are in the table and whether or not they are shown. Its gain is
+the difference to the better of them (``analysis.gains``). All numbers, the p too, are those of
+``cowest compare``: p belongs to the interval beside it, and is below 0.05 where that excludes 0.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
-from cowest_bench.analysis import stats
-from cowest_bench.errors import printable
-from cowest_bench.store import Results, Run, SampleScore
+from cowest_bench.analysis import POOLED, contrasts
+from cowest_bench.analysis.contrasts import Items, finite
+from cowest_bench.analysis.gains import gain
+from cowest_bench.errors import ConfigError, RecordError, printable
+from cowest_bench.report.tables import (
+    contrast_json,
+    csv_table,
+    known,
+    markdown_table,
+    p_value,
+    signed,
+    text_table,
+)
+from cowest_bench.store import Results, Run
+from cowest_bench.store.selection import ANSWERING, Entry, StoredItems, alone, closest_last
+from cowest_bench.systems import find_system
 
-POOLED = "pooled"
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
 REASONS = 3  # errors of one run that a table shows
+DIGITS = 4  # of a run's id, at least
+COUNTS = tuple(
+    f"{role}_{what}" for role in ANSWERING for what in ("calls", "input_tokens", "output_tokens")
+)
 
 
-class Question(NamedTuple):
-    """A question that was scored: its mean over epochs, and what it shares with others."""
-
-    score: float
-    cluster: tuple[str, str]
+# --- what a line is made of -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What one system answered in one domain, or in all of them."""
+class Part:
+    """A run, with everything that its line in the table is made of.
 
-    questions: dict[tuple[str, int], Question]
-    n_total: int
-    usage: dict[str, int]
+    Attributes:
+        run: The run.
+        domain: Name of its data set in the table.
+        system: Name of its line in the table.
+        items: Its samples.
+        usage: Calls and tokens of its models, as far as endpoints reported them.
+        errors: How many answers have no score, by the start of the reason.
+        singles: The samples of each system that it is compared with; None if there is no such run.
+        untuned: The samples of other collaborations of its models, without tuning and controls.
+    """
 
-    @property
-    def coverage(self) -> float:
-        """Share of the questions that have a score."""
-        return len(self.questions) / self.n_total
+    run: Run
+    domain: str
+    system: str
+    items: Items
+    usage: Mapping[str, int]
+    errors: Mapping[str, int]
+    singles: Mapping[str, Items | None]
+    untuned: Mapping[str, Items]
 
-    @property
-    def score(self) -> float:
-        """Mean over the scored questions; NaN if there are none."""
-        scores = [question.score for question in self.questions.values()]
-        return sum(scores) / len(scores) if scores else float("nan")
+
+def parts(results: Results, runs: Sequence[Run]) -> list[Part]:
+    """Each run with what its line is made of.
+
+    Runs that cannot be read are left out and added to ``results.damaged``.
+    """
+    shown = {run.run_id for run in runs}
+    # Of several runs of a model alone the last is meant: rather one that is shown.
+    stored = sorted(results.all_runs(), key=lambda run: run.run_id in shown)
+    read, found = StoredItems(results), []
+    for domain, system, run in labelled(runs):
+        items = read.of(run)
+        try:
+            usage, errors = _usage(results, run), _errors(results, run)
+        except RecordError as error:
+            results.skip(run, error)
+            continue
+        if items:
+            singles = {name: _items(read, alone(run, name, stored)) for name in run.compared_with}
+            others = {other.system: read.of(other) for other in _untuned(run, stored)}
+            untuned = {name: each for name, each in others.items() if each}
+            found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
+    return found
+
+
+def _items(read: StoredItems, run: Run | None) -> Items | None:
+    return read.of(run) if run else None
+
+
+def _untuned(run: Run, stored: Sequence[Run]) -> list[Run]:
+    """Collaborations of the same models before tuning and without a control, the closest last."""
+    if not (run.compared_with and run.weak):
+        return []
+    return closest_last(
+        run,
+        [
+            other
+            for other in stored
+            if other.run_id != run.run_id
+            and (other.control, other.data, other.format) == (None, run.data, run.format)
+            and other.compared_with == run.compared_with
+            and other.model_ids.get("strong") == run.model_ids.get("strong")
+            and not _is_tuned(other.system)
+        ],
+    )
+
+
+def _is_tuned(system: str) -> bool:
+    """False if the package that offers the system is not installed here."""
+    try:
+        return find_system(system).tuned
+    except ConfigError:
+        return False
+
+
+def _usage(results: Results, run: Run) -> dict[str, int]:
+    table = results.columns(run, COUNTS)
+    total = {name: sum(filter(None, table[name].to_pylist())) for name in COUNTS}
+    usage = {}
+    for role in ANSWERING:
+        usage[f"{role}_calls"] = total[f"{role}_calls"]
+        usage[f"{role}_tokens"] = total[f"{role}_input_tokens"] + total[f"{role}_output_tokens"]
+    return usage
+
+
+def _errors(results: Results, run: Run) -> dict[str, int]:
+    """How many answers have no score, by the start of the reason, the most frequent first."""
+    if run.n_scored == run.n_total:
+        return {}
+    messages = filter(None, results.columns(run, ("error",))["error"].to_pylist())
+    starts = (" ".join(printable(message[:REASON_LENGTH]).split()) for message in messages)
+    return dict(Counter(starts).most_common())
+
+
+# --- the summary ----------------------------------------------------------------------------------
 
 
 def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
-    """Everything the table shows, as JSON: ``domains`` by system, ``pooled``, ``seconds``, ``errors``.
+    """Everything that the table shows, as JSON.
 
-    All but ``seconds`` is a function of the runs' scores alone, the same to the last bit whenever and
-    wherever the same runs are made again.
+    ``domains`` (by system) and ``pooled`` hold the lines (see ``line``), ``seconds`` how long each
+    stage took, ``errors`` the reasons of missing scores, ``damaged`` a sentence for each file that
+    cannot be read. All but ``seconds`` and ``damaged`` follow from the runs' scores alone, to the last
+    bit, whenever and wherever the same runs are made again.
     """
-    by_domain: dict[str, dict[str, Answers]] = defaultdict(dict)
-    seconds: dict[str, dict[str, float]] = defaultdict(dict)
-    errors: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
-    feedback = [run for run in results.all_runs() if run.split == "feedback"]
-    for domain, system, run in labelled(runs):
-        by_domain[domain][system] = answers(results, run)
-        seconds[domain] |= _seconds(run, system, feedback)
-        if run.n_scored < run.n_total:
-            errors[domain][system] = _errors(results.samples(run))
-    systems = list(dict.fromkeys(name for known in by_domain.values() for name in known))
-    pooled = {
-        name: pool([known[name] for known in by_domain.values()])
-        for name in systems
-        if all(name in known for known in by_domain.values())
-    }
+    found = parts(results, runs)
+    domains: dict[str, dict[str, Part]] = defaultdict(dict)
+    for part in found:
+        domains[part.domain][part.system] = part
+    systems = dict.fromkeys(part.system for part in found)
+    everywhere = [name for name in systems if all(name in of for of in domains.values())]
     return {
-        "domains": {domain: compare(known) for domain, known in by_domain.items()},
-        POOLED: compare(pooled),
-        "seconds": dict(seconds),
-        "errors": dict(errors),
+        "domains": {
+            domain: {name: line([part]) for name, part in of.items()}
+            for domain, of in domains.items()
+        },
+        POOLED: {name: line([of[name] for of in domains.values()]) for name in everywhere},
+        "seconds": _seconds(found, {run.run_id: run for run in results.all_runs()}),
+        "errors": {
+            domain: errors
+            for domain, of in domains.items()
+            if (errors := {name: dict(part.errors) for name, part in of.items() if part.errors})
+        },
+        "damaged": results.damaged,
     }
+
+
+def line(of: Sequence[Part]) -> dict[str, Any]:
+    """A line of the table as JSON: one system on one or several data sets, every sample counting once.
+
+    A collaboration also has ``best_single``, the better of its models alone (null if one of them has
+    no run on the same data: ``missing``), and ``over``: its contrast with each of them, and with the
+    untuned collaborations of its models.
+    """
+    ours = [part.items for part in of]
+    score = contrasts.score(ours)
+    row: dict[str, Any] = {
+        "score": finite(score.mean.value),
+        "low": finite(score.mean.low),
+        "high": finite(score.mean.high),
+        "n": score.n,
+        "coverage": score.coverage,
+        **{name: sum(part.usage[name] for part in of) for name in of[0].usage},
+    }
+    if not of[0].singles:
+        return row
+    singles = {name: _everywhere(part.singles.get(name) for part in of) for name in of[0].singles}
+    untuned = {name: _everywhere(part.untuned.get(name) for part in of) for name in of[0].untuned}
+    found = gain(ours, {name: items for name, items in singles.items() if items})
+    plain = [gain(ours, {name: items}) for name, items in untuned.items() if items]
+    missing = [name for name, items in singles.items() if not items]
+    over = [each.over for each in (found, *plain) if each]
+    return row | {
+        "best_single": found.best if found and not missing else None,
+        "missing": missing,
+        "over": {name: contrast_json(c) for each in over for name, c in each.items()},
+    }
+
+
+def _everywhere(of: Iterable[Items | None]) -> list[Items]:
+    """Those of every data set; none unless all are there."""
+    found = [*of]
+    return [each for each in found if each] if all(found) else []
+
+
+def _seconds(found: Sequence[Part], stored: Mapping[str, Run]) -> dict[str, dict[str, float]]:
+    """How long the runs took, by domain, and the trainings of their weak models with their feedback."""
+    seconds: dict[str, dict[str, float]] = defaultdict(dict)
+    counted = set()
+    for part in found:
+        times = seconds[part.domain]
+        times[part.system] = part.run.seconds
+        for stage, made, took in _stages(part.run, stored):
+            if (part.domain, made) not in counted:
+                counted.add((part.domain, made))
+                times[stage] = times.get(stage, 0.0) + took
+    return dict(seconds)
+
+
+def _stages(run: Run, stored: Mapping[str, Run]) -> Iterator[tuple[str, str, float]]:
+    """The training that made a run's weak model and the feedback for it: name, id and seconds."""
+    card = _card(run)
+    if not card:
+        return
+    feedback = card.get("feedback") or {}
+    controlled = f" ({run.control})" if feedback and run.control else ""
+    yield f"{card['kind']}{controlled}", str(run.weak and run.weak.card), card["seconds"]
+    for run_id in filter(None, feedback.values()):
+        if run_id in stored:
+            yield "feedback", run_id, stored[run_id].seconds
+
+
+def _card(run: Run) -> dict[str, Any]:
+    """Of the training that made the weak model; empty if there is none here."""
+    path = run.weak and run.weak.card
+    try:
+        card = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return card if {"kind", "seconds"} <= card.keys() else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+# --- names ----------------------------------------------------------------------------------------
 
 
 def labelled(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
-    """Each run with the name of its domain and system, as long as it takes to tell runs apart."""
-    data: dict[str, set[str]] = defaultdict(set)
-    for run in runs:
-        data[run.domain].add(run.data)
-    domains = {}
-    for run in runs:
-        options = " ".join(f"{key}={value}" for key, value in run.options.items())
-        several = len(data[run.domain]) > 1
-        domains[run.run_id] = f"{run.domain} ({options or run.task})" if several else run.domain
+    """Each run with the names of its domain and its system, as long as it takes to tell runs apart.
+
+    ``collab``, with the format if there are several, with the control if there is one, with its
+    models if there are several entries of that name; of several runs of one entry on the same data,
+    all but the newest with the start of their id.
+    """
+    domains = _domains(runs)
     formats = {run.format for run in runs if run.format}
-    system = {}
+    entries: dict[str, set[Entry]] = defaultdict(set)
+    systems = {}
     for run in runs:
         about = [run.format] if run.format and len(formats) > 1 else []
         about += [run.control] if run.control else []
-        system[run.run_id] = f"{run.system} ({', '.join(about)})" if about else run.system
-    cells = Counter((domains[run.run_id], system[run.run_id]) for run in runs)
+        systems[run.run_id] = f"{run.system} ({', '.join(about)})" if about else run.system
+        entries[systems[run.run_id]].add(Entry.of(run))
+    newest: dict[tuple[str, str], Run] = {}
     for run in runs:
-        name = system[run.run_id]
-        if cells[domains[run.run_id], name] > 1:
-            models = " + ".join(spec.label for spec in (run.weak, run.strong) if spec)
-            name = f"{name} [{models} {run.run_id[:4]}]"
-        yield domains[run.run_id], name, run
+        name = systems[run.run_id]
+        if len(entries[name]) > 1:
+            systems[run.run_id] = f"{name} [{Entry.of(run).models}]"
+        cell = domains[run.run_id], systems[run.run_id]
+        newest[cell] = max(run, newest.get(cell, run), key=lambda run: (run.created, run.run_id))
+    for run in runs:
+        domain, name = domains[run.run_id], systems[run.run_id]
+        older = newest[domain, name].run_id != run.run_id
+        yield domain, f"{name} {_short(run, runs)}" if older else name, run
 
 
-def answers(results: Results, run: Run) -> Answers:
-    """A run's scores by question; questions of the same data are the same in every run."""
-    rows = results.samples(run)
-    data = run.data
-    scores: dict[int, list[float]] = defaultdict(list)
-    clusters: dict[int, str] = {}
-    for row in rows:
-        clusters[row.sample_id] = row.cluster or str(row.sample_id)
-        if row.score is not None:
-            scores[row.sample_id].append(row.score)
-    return Answers(
-        {
-            (data, sample_id): Question(sum(values) / len(values), (data, clusters[sample_id]))
-            for sample_id, values in sorted(scores.items())
-        },
-        len(clusters),
-        {
-            "weak_calls": sum(row.weak_calls for row in rows),
-            "weak_tokens": _tokens(rows, "weak"),
-            "strong_calls": sum(row.strong_calls for row in rows),
-            "strong_tokens": _tokens(rows, "strong"),
-        },
-    )
+def _domains(runs: Sequence[Run]) -> dict[str, str]:
+    """Each run's domain by its id, with the options or the task if it has several data sets."""
+    data: dict[str, dict[str, str]] = defaultdict(dict)
+    for run in runs:
+        options = " ".join(f"{key}={value}" for key, value in run.options.items())
+        data[run.domain].setdefault(run.data, f"{run.domain} ({options or run.task})")
+    names: dict[str, str] = {}
+    for run in runs:
+        of = data[run.domain]
+        name = of[run.data] if len(of) > 1 else run.domain
+        twin = len(of) > 1 and [*of.values()].count(name) > 1
+        names[run.run_id] = f"{name} · data {run.data[:DIGITS]}" if twin else name
+    return names
 
 
-def _tokens(rows: Sequence[SampleScore], role: str) -> int:
-    """Tokens in and out, as far as endpoints said."""
-    return sum(
-        (getattr(row, f"{role}_input_tokens") or 0) + (getattr(row, f"{role}_output_tokens") or 0)
-        for row in rows
-    )
-
-
-def pool(parts: Sequence[Answers]) -> Answers:
-    """The questions of several domains together, every question counting the same."""
-    return Answers(
-        {key: question for part in parts for key, question in part.questions.items()},
-        sum(part.n_total for part in parts),
-        {key: sum(part.usage[key] for part in parts) for key in parts[0].usage},
-    )
-
-
-def compare(systems: Mapping[str, Answers]) -> dict[str, Any]:
-    """Each system's score, and its differences to others on the questions both have scores for."""
-    single = [name for name in ("weak", "strong") if name in systems]
-    best = max(single, key=lambda name: systems[name].score, default="")
-    result = {}
-    for name, known in systems.items():
-        questions = list(known.questions.values())
-        estimate = stats.mean_interval([q.score for q in questions], [q.cluster for q in questions])
-        row: dict[str, Any] = {
-            "score": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "n": len(questions),
-            "coverage": known.coverage,
-            **known.usage,
-        }
-        if name.startswith("collab"):
-            others = dict.fromkeys((best, "weak", "strong", "collab"))
-            row["best_single"] = best
-            row["over"] = {
-                other: _difference(known, systems[other])
-                for other in others
-                if other in systems and other != name
-            }
-        result[name] = row
-    return result
-
-
-def _difference(ours: Answers, theirs: Answers) -> dict[str, Any]:
-    common = [key for key in ours.questions if key in theirs.questions]
-    mine = [ours.questions[key].score for key in common]
-    other = [theirs.questions[key].score for key in common]
-    estimate = stats.paired_difference(mine, other, [ours.questions[key].cluster for key in common])
-    table = stats.mcnemar(mine, other)
-    return {
-        "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "n": len(common),
-        **table._asdict(),
-    }
-
-
-def _errors(rows: Sequence[SampleScore]) -> dict[str, int]:
-    """How many answers have no score, by the start of the reason."""
-    messages = [printable(row.error[:REASON_LENGTH]) for row in rows if row.error]
-    return dict(Counter(" ".join(message.split()) for message in messages).most_common())
-
-
-def _seconds(run: Run, system: str, feedback: Sequence[Run]) -> dict[str, float]:
-    """How long the run took, the training that made its weak model, and the feedback for that."""
-    seconds = {system: run.seconds}
-    if run.system == "collab-tuned":
-        asked = [
-            other
-            for other in feedback
-            if (other.task, other.options, other.strong) == (run.task, run.options, run.strong)
-            and (other.weak is None or run.weak is None or other.weak.name == run.weak.name)
-        ]
-        seconds["feedback"] = sum(other.seconds for other in asked)
-    if run.weak and run.weak.card and Path(run.weak.card).is_file():
-        card = json.loads(Path(run.weak.card).read_text(encoding="utf-8"))
-        tuned = card["kind"] == "dpo" and run.control
-        seconds[f"dpo ({run.control})" if tuned else card["kind"]] = card["seconds"]
-    return seconds
+def _short(run: Run, runs: Sequence[Run]) -> str:
+    """The start of a run's id that no other run shares."""
+    others = [other.run_id for other in runs if other.run_id != run.run_id]
+    lengths = range(DIGITS, len(run.run_id))
+    starts = (run.run_id[:length] for length in lengths)
+    unique = (start for start in starts if not any(other.startswith(start) for other in others))
+    return next(unique, run.run_id)
 
 
 # --- as text --------------------------------------------------------------------------------------
@@ -233,35 +326,40 @@ COLUMNS = (
 
 def rows(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The table's cells as text, a dictionary for each line."""
-    lines = []
+    return [
+        dict(zip(COLUMNS, _cells(domain, system, row), strict=True))
+        for domain, system, row in _lines(summary)
+    ]
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for domain, systems in {**summary["domains"], POOLED: summary[POOLED]}.items():
         for system, row in systems.items():
-            gain = row.get("over", {}).get(row.get("best_single"))
-            values = (
-                domain,
-                system,
-                f"{row['score']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-                str(row["n"]),
-                f"{row['coverage']:.0%}",
-                signed(gain["difference"], gain["low"], gain["high"]) if gain else "",
-                p_value(gain["p"]) if gain else "",
-                f"{gain['helped']}/{gain['hurt']}" if gain else "",
-                str(row["strong_calls"]),
-                str(row["strong_tokens"]),
-                str(row["weak_tokens"]),
-            )
-            lines.append(dict(zip(COLUMNS, values, strict=True)))
-    return lines
+            yield domain, system, row
 
 
-def signed(value: float, low: float, high: float) -> str:
-    """A difference with its interval."""
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+def _cells(domain: str, system: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    gained = row.get("over", {}).get(row.get("best_single"))
+    interval = f" [{known(row['low'], '.3f')}, {known(row['high'], '.3f')}]"
+    return (
+        domain,
+        system,
+        "" if row["score"] is None else known(row["score"], ".3f") + interval,
+        str(row["n"]),
+        f"{row['coverage']:.0%}",
+        _difference(gained) if gained else "",
+        p_value(gained["p"]) if gained else "",
+        f"{gained['helped']}/{gained['hurt']}" if gained else "",
+        str(row["strong_calls"]),
+        str(row["strong_tokens"]),
+        str(row["weak_tokens"]),
+    )
 
 
-def p_value(p: float) -> str:
-    """Three digits, the least being <0.001."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+def _difference(gained: Mapping[str, Any]) -> str:
+    nan = float("nan")
+    numbers = (gained[name] for name in ("difference", "low", "high"))
+    return signed(*(nan if number is None else number for number in numbers))
 
 
 def as_table(summary: Mapping[str, Any]) -> Table:
@@ -274,49 +372,31 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     return markdown_table(rows(summary))
 
 
-def text_table(lines: Sequence[Mapping[str, str | Text]]) -> Table:
-    """Lines with the same columns, for a terminal; what the first column repeats is one section."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for i, column in enumerate(lines[0] if lines else ()):
-        header = Text(printable(column))
-        table.add_column(header, justify="left" if i < 2 else "right", no_wrap=True)
-    previous = None
-    for line in lines:
-        first, *others = line.values()
-        if previous not in (None, first):
-            table.add_section()
-        # As Text, since a name may hold what rich reads as markup.
-        cells = ("" if first == previous else first, *others)
-        table.add_row(*(c if isinstance(c, Text) else Text(printable(c)) for c in cells))
-        previous = first
-    return table
-
-
-def markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
-    """Lines with the same columns, of which there is one, as Markdown; cells are Markdown already."""
-    columns = list(lines[0])
-    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return "\n".join(head + [f"| {' | '.join(line.values())} |" for line in lines])
-
-
 def as_csv(summary: Mapping[str, Any]) -> str:
     """One line for each domain and system, with plain numbers."""
-    records = [
-        {"domain": domain, "system": system}
-        | {key: value for key, value in row.items() if key not in ("over", "best_single")}
-        for domain, systems in {**summary["domains"], POOLED: summary[POOLED]}.items()
-        for system, row in systems.items()
-    ]
-    return csv_table(records)
+    nested = ("over", "best_single", "missing")
+    return csv_table(
+        [
+            {"domain": domain, "system": system}
+            | {key: value for key, value in row.items() if key not in nested}
+            for domain, system, row in _lines(summary)
+        ]
+    )
 
 
-def csv_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Lines with the same columns, as CSV."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue().rstrip("\n")
+def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+    """How the table is to be read, a line each."""
+    if any(row.get("best_single") for _, _, row in _lines(summary)):
+        yield (
+            "over best single: the difference to the better of the models alone; p is two-sided and "
+            "belongs to the interval, as in cowest compare"
+        )
+    for domain, system, row in _lines(summary):
+        if row.get("missing") and domain != POOLED:
+            yield (
+                f"{domain} {system}: no gain is shown, because there is no run of "
+                f"{' and '.join(row['missing'])} with the same model and data"
+            )
 
 
 def error_lines(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -327,7 +407,7 @@ def error_lines(summary: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{domain} {system}: {count} without a score: {reason}"
 
 
-def seconds_line(summary: Mapping[str, Any]) -> list[str]:
+def seconds_lines(summary: Mapping[str, Any]) -> list[str]:
     """How long every stage took, a line for each domain."""
     return [
         f"{domain}: " + ", ".join(f"{stage} {value:.0f} s" for stage, value in stages.items())

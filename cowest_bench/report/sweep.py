@@ -1,11 +1,11 @@
 """A sweep's matrix of gains and its Pareto front of score and cost, for people and machines.
 
-Names of models, tasks and domains come from elsewhere: see ``compare_report``.
+Names of models, tasks and domains come from others: see ``tables``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 from math import isnan, nan
@@ -14,29 +14,55 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from cowest_bench.analysis import contrasts, stats
-from cowest_bench.analysis.contrasts import Contrast, Items
-from cowest_bench.report.comparison import Show, escaped
-from cowest_bench.report.results import POOLED, markdown_table, signed
-from cowest_bench.store import Results, Run, selection
-from cowest_bench.sweep import Key, Outcome, Sweep
+from cowest_bench.analysis import ALPHA, POOLED, contrasts, gains, stats
+from cowest_bench.analysis.contrasts import Contrast, Score
+from cowest_bench.report.tables import Show, escaped, known, markdown_table, signed
+from cowest_bench.store import Results, Run
+from cowest_bench.store.selection import StoredItems, profile
 from cowest_bench.systems import find_system
 
-SCHEMA_VERSION = 1
-ALPHA = 0.05
+SCHEMA_VERSION = 2
+
+#: The finished run of a task, a weak and a strong model (by their places, None if the system has no
+#: such model) and a system.
+Found = Mapping[tuple[str, int | None, int | None, str], Run]
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
-    """A cell of the matrix: a collaboration over the better of its two models.
+class Grid:
+    """What a sweep crosses.
+
+    Attributes:
+        tasks: Names of the tasks.
+        weak: Names of the weak models.
+        strong: Names of the strong models.
+        systems: Names of the systems.
+        priced: Whether a model has a price, so that systems are compared by dollars.
+    """
+
+    tasks: tuple[str, ...]
+    weak: tuple[str, ...]
+    strong: tuple[str, ...]
+    systems: tuple[str, ...]
+    priced: bool
+
+    @property
+    def collaborative(self) -> list[str]:
+        """The systems that are compared with single ones."""
+        return [name for name in dict.fromkeys(self.systems) if find_system(name).compared_with]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixCell:
+    """A cell of the matrix: a collaboration over the better of its models alone.
 
     Attributes:
         domain: Or ``pooled``.
-        system: ``collab`` or ``collab-tuned``.
+        system: Name of the collaboration.
         weak: Name of the weak model.
         strong: Name of the strong model.
-        best_single: ``weak`` or ``strong``: which alone scores higher on the questions that all three
-            have scores for.
+        best_single: The system in which a model alone scores highest, on the samples that all have
+            scores for.
         found: The collaboration against that one, as ``cowest compare`` finds it; ``p_holm`` is
             adjusted over all cells of the sweep.
     """
@@ -50,12 +76,12 @@ class Gain:
 
     @property
     def significant(self) -> bool:
-        """Whether it is a gain or a loss, with all cells in view."""
+        """Whether it is a gain or a loss, adjusted for all cells."""
         return self.found.p_holm < ALPHA
 
     @property
     def undetectable(self) -> bool:
-        """Whether it is neither, and smaller than what such a run finds with 80% power."""
+        """Whether it is neither, and smaller than what such a run detects with 80% power."""
         return not (self.significant or abs(self.found.difference.value) >= self.found.detectable)
 
 
@@ -68,10 +94,9 @@ class Point:
         system: Its name.
         weak: Name of its weak model, if it has one.
         strong: Name of its strong model, if it has one.
-        score: Mean over the questions that have a score, with a 95% interval.
-        n: How many have one.
-        coverage: Share of all.
-        cost: Of a thousand questions, in ``Summary.unit``; NaN if it is not known.
+        score: Mean over the samples that have a score, with a 95% interval.
+        coverage: Share of the answers asked for that have a score.
+        cost: Of a thousand samples, in ``Summary.unit``; NaN if it is not known.
         on_front: Whether no other system scores as much for less, or more for as much.
         runs: Its runs.
     """
@@ -80,8 +105,7 @@ class Point:
     system: str
     weak: str | None
     strong: str | None
-    score: stats.Estimate
-    n: int
+    score: Score
     coverage: float
     cost: float
     on_front: bool
@@ -93,130 +117,118 @@ class Summary:
     """What a sweep has found.
 
     Attributes:
-        sweep: What was asked for.
-        failed: Which jobs have no runs, and why.
-        gains: The cells of the matrix that are complete, pooled ones last.
+        grid: What was crossed.
+        failed: What has no run, by name, and why.
+        cells: The cells of the matrix that are complete, pooled ones last.
         points: All systems, by domain and cost.
-        unit: ``usd_per_1k`` where a model has a price, else ``seconds_per_1k``.
+        damaged: What cannot be read, a sentence each.
     """
 
-    sweep: Sweep
-    failed: dict[Key, str]
-    gains: tuple[Gain, ...]
+    grid: Grid
+    failed: Mapping[str, str]
+    cells: tuple[MatrixCell, ...]
     points: tuple[Point, ...]
-    unit: str
+    damaged: tuple[str, ...]
+
+    @property
+    def unit(self) -> str:
+        """``usd_per_1k`` if a model has a price, else ``seconds_per_1k``."""
+        return "usd_per_1k" if self.grid.priced else "seconds_per_1k"
 
 
-def summarise(sweep: Sweep, outcome: Outcome, results: Results) -> Summary:
+def summarise(grid: Grid, found: Found, failed: Mapping[str, str], results: Results) -> Summary:
     """The matrix and the front of a sweep's finished runs.
 
     A domain's cell is there when all its tasks are, a pooled one when all domains are.
+
+    Args:
+        grid: What was crossed.
+        found: The finished runs.
+        failed: What has no run, by name, and why.
+        results: Where the runs are.
     """
-    stored = _Stored(sweep, outcome, results)
-    domains = _domains(outcome)
-    gains = [gain for domain, tasks in domains.items() for gain in _gains(stored, domain, tasks)]
-    adjusted = stats.holm([gain.found.p for gain in gains])
-    priced = any(spec.price for spec in (*sweep.weak, *sweep.strong))
-    unit = "usd_per_1k" if priced else "seconds_per_1k"
+    stored = _Stored(grid, found, results)
+    domains = _domains(grid, found)
+    cells = [cell for domain, tasks in domains.items() for cell in _cells(stored, domain, tasks)]
+    adjusted = stats.holm([cell.found.p for cell in cells])
+    points = (_front([*_points(stored, domain, tasks)]) for domain, tasks in domains.items())
     return Summary(
-        sweep,
-        outcome.failed,
+        grid,
+        failed,
         tuple(
-            replace(gain, found=replace(gain.found, p_holm=float(p)))
-            for gain, p in zip(gains, adjusted, strict=True)
+            replace(cell, found=replace(cell.found, p_holm=float(p)))
+            for cell, p in zip(cells, adjusted, strict=True)
         ),
-        tuple(
-            point
-            for domain, tasks in domains.items()
-            for point in _front([*_points(stored, domain, tasks, unit)])
-        ),
-        unit,
+        tuple(chain.from_iterable(points)),
+        tuple(results.damaged),
     )
 
 
-def _domains(outcome: Outcome) -> dict[str, list[str]]:
+def _domains(grid: Grid, found: Found) -> dict[str, list[str]]:
     """The tasks of every domain, and of all of them; a task without any run has its own name."""
-    named = {key[0]: run.domain for key, runs in outcome.done.items() for run in runs.values()}
+    named = {key[0]: run.domain for key, run in found.items()}
     domains: dict[str, list[str]] = {}
-    for task in dict.fromkeys(key[0] for key in (*outcome.done, *outcome.failed)):
+    for task in grid.tasks:
         domains.setdefault(named.get(task, task), []).append(task)
     return domains if len(domains) == 1 else {**domains, POOLED: [*chain(*domains.values())]}
 
 
 class _Stored:
-    """A sweep's runs, with the questions of each read once."""
+    """A sweep's runs by their places."""
 
-    def __init__(self, sweep: Sweep, outcome: Outcome, results: Results) -> None:
-        self.sweep = sweep
-        self.results = results
-        self._done = outcome.done
-        self._items: dict[str, Items] = {}
+    def __init__(self, grid: Grid, found: Found, results: Results) -> None:
+        self.grid = grid
+        self.items = StoredItems(results)
+        self._found = found
 
     def runs(
         self, system: str, tasks: Sequence[str], weak: int | None, strong: int | None
     ) -> list[Run]:
-        """Of a system on these tasks with models by their places; none unless all are there."""
+        """Of a system on these tasks with these models; none unless all are there."""
         roles = find_system(system).roles
         place = (weak if "weak" in roles else None, strong if "strong" in roles else None)
-        found = [self._done.get((task, *place), {}).get(system) for task in tasks]
+        found = [self._found.get((task, *place, system)) for task in tasks]
         return [run for run in found if run] if all(found) else []
 
-    def items(self, run: Run) -> Items:
-        """Its questions."""
-        if run.run_id not in self._items:
-            self._items[run.run_id] = selection.items(self.results, run)
-        return self._items[run.run_id]
+    def places(self, system: str) -> Iterator[tuple[int | None, int | None]]:
+        """The models that a system is run with."""
+        roles = find_system(system).roles
+        weak = range(len(self.grid.weak)) if "weak" in roles else [None]
+        strong = range(len(self.grid.strong)) if "strong" in roles else [None]
+        return product(weak, strong)
 
 
-def _gains(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[Gain]:
-    sweep = stored.sweep
-    for system in sweep.collaborative:
-        for i, weak in enumerate(sweep.weak_names):
-            for j, strong in enumerate(sweep.strong_names):
-                three = [stored.runs(name, tasks, i, j) for name in (system, "weak", "strong")]
-                found = _gain(*([stored.items(run) for run in runs] for runs in three))
-                if found:
-                    yield Gain(domain, system, weak, strong, *found)
+def _cells(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[MatrixCell]:
+    grid = stored.grid
+    pairings = [*product(enumerate(grid.weak), enumerate(grid.strong))]
+    for system in grid.collaborative:
+        singles = find_system(system).compared_with
+        for (i, weak), (j, strong) in pairings:
+            ours, *alone = (
+                stored.items.all_of(stored.runs(name, tasks, i, j)) for name in (system, *singles)
+            )
+            known = {name: items for name, items in zip(singles, alone, strict=True) if items}
+            found = gains.gain(ours, known) if ours and len(known) == len(singles) else None
+            if found:
+                yield MatrixCell(domain, system, weak, strong, found.best, found.contrast)
 
 
-def _gain(
-    collab: Sequence[Items], weak: Sequence[Items], strong: Sequence[Items]
-) -> tuple[str, Contrast] | None:
-    """Which single model is the better one, and the collaboration against it; by data set."""
-    if not (collab and weak and strong):
-        return None
-    parts = [contrasts.common_scores(*each) for each in zip(weak, strong, collab, strict=True)]
-    common = np.concatenate(parts, axis=1)
-    if not common.size:
-        return None
-    best, alone = ("strong", strong) if common[1].mean() > common[0].mean() else ("weak", weak)
-    pairs = [contrasts.pair(*each) for each in zip(collab, alone, strict=True)]
-    return best, contrasts.contrast(contrasts.pool(pairs), margin=0, alpha=ALPHA)
-
-
-def _points(stored: _Stored, domain: str, tasks: Sequence[str], unit: str) -> Iterator[Point]:
-    sweep = stored.sweep
-    weak, strong = range(len(sweep.weak)), range(len(sweep.strong))
-    alone: dict[str, list[tuple[int | None, int | None]]] = {
-        "weak": [(i, None) for i in weak],
-        "strong": [(None, j) for j in strong],
-    }
-    for system in dict.fromkeys(sweep.systems):
-        for i, j in alone.get(system, [*product(weak, strong)]):
+def _points(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[Point]:
+    grid = stored.grid
+    for system in dict.fromkeys(grid.systems):
+        for i, j in stored.places(system):
             runs = stored.runs(system, tasks, i, j)
+            items = stored.items.all_of(runs)
             n_scored = [run.n_scored for run in runs]
-            if not any(n_scored):
+            if not (items and any(n_scored)):
                 continue
-            questions = contrasts.pool([contrasts.pair(*[stored.items(run)] * 2) for run in runs])
-            scored = questions.scored
-            costs = [getattr(selection.profile(stored.results, run, ()), unit) for run in runs]
+            costs = [_cost(stored, run) for run in runs]
             yield Point(
                 domain,
                 system,
-                None if i is None else sweep.weak_names[i],
-                None if j is None else sweep.strong_names[j],
-                stats.mean_interval(questions.ours[scored], questions.clusters[scored], ALPHA),
-                int(scored.sum()),
+                None if i is None else grid.weak[i],
+                None if j is None else grid.strong[j],
+                contrasts.score(items),
                 sum(n_scored) / sum(run.n_total for run in runs),
                 float(np.dot(costs, n_scored)) / sum(n_scored) if all(n_scored) else nan,
                 False,
@@ -224,14 +236,19 @@ def _points(stored: _Stored, domain: str, tasks: Sequence[str], unit: str) -> It
             )
 
 
+def _cost(stored: _Stored, run: Run) -> float:
+    took = profile(stored.items.results, run, (), stored.items)
+    return took.usd_per_1k if stored.grid.priced else took.seconds_per_1k
+
+
 def _front(points: Sequence[Point]) -> list[Point]:
-    """The same by cost, with those marked that no other one beats."""
+    """The same points by cost; those that no other one beats are marked."""
 
     def beaten(one: Point) -> bool:
         return any(
-            other.score.value >= one.score.value
+            other.score.mean.value >= one.score.mean.value
             and other.cost <= one.cost
-            and (other.score.value, other.cost) != (one.score.value, one.cost)
+            and (other.score.mean.value, other.cost) != (one.score.mean.value, one.cost)
             for other in points
         )
 
@@ -244,26 +261,26 @@ def _front(points: Sequence[Point]) -> list[Point]:
 
 def matrix_rows(found: Summary, show: Show = str) -> list[dict[str, str | Text]]:
     """A line for each domain, system and weak model, a column for each strong one."""
-    sweep = found.sweep
-    cells = {(g.domain, g.system, g.weak, g.strong): g for g in found.gains}
+    grid = found.grid
+    cells = {(cell.domain, cell.system, cell.weak, cell.strong): cell for cell in found.cells}
     domains = dict.fromkeys(point.domain for point in found.points)
     return [
         {"domain": show(domain), "system": system, "weak": show(weak)}
         | {
-            f"+ {show(strong)}": _cell(cells.get((domain, system, weak, strong)))
-            for strong in sweep.strong_names
+            f"+ {show(strong)}": _text(cells.get((domain, system, weak, strong)))
+            for strong in grid.strong
         }
         for domain in domains
-        for system in sweep.collaborative
-        for weak in sweep.weak_names
+        for system in grid.collaborative
+        for weak in grid.weak
     ]
 
 
-def _cell(gain: Gain | None) -> Text:
-    if gain is None:
+def _text(cell: MatrixCell | None) -> Text:
+    if cell is None:
         return Text("")
-    mark = "*" if gain.significant else "~" if gain.undetectable else " "
-    return Text(signed(*gain.found.difference) + mark, style="dim" if gain.undetectable else "")
+    mark = "*" if cell.significant else "~" if cell.undetectable else " "
+    return Text(signed(*cell.found.difference) + mark, style="dim" if cell.undetectable else "")
 
 
 def front_rows(found: Summary, show: Show = str) -> list[dict[str, str]]:
@@ -275,10 +292,10 @@ def front_rows(found: Summary, show: Show = str) -> list[dict[str, str]]:
             "system": point.system,
             "weak": show(point.weak) if point.weak else "",
             "strong": show(point.strong) if point.strong else "",
-            "score [95%]": "{:.3f} [{:.3f}, {:.3f}]".format(*point.score),
-            "n": f"{point.n:,}",
+            "score [95%]": "{:.3f} [{:.3f}, {:.3f}]".format(*point.score.mean),
+            "n": f"{point.score.n:,}",
             "coverage": f"{point.coverage:.0%}",
-            unit: f"{point.cost:.4f}" if unit == "usd/1k" else f"{point.cost:.1f}",
+            unit: known(point.cost, ".4f" if unit == "usd/1k" else ".1f"),
         }
         for point in found.points
         if point.on_front
@@ -286,16 +303,16 @@ def front_rows(found: Summary, show: Show = str) -> list[dict[str, str]]:
 
 
 def notes(found: Summary) -> list[str]:
-    """How the tables are to be read, a sentence each."""
+    """How to read the tables, a sentence each."""
     told = {
-        "usd_per_1k": "US dollars paid to endpoints for a thousand questions",
-        "seconds_per_1k": "the models' seconds, one after the other, for a thousand questions",
+        "usd_per_1k": "US dollars paid to endpoints per thousand samples",
+        "seconds_per_1k": "the models' seconds, one after the other, per thousand samples",
     }
     unknown = sum(isnan(point.cost) for point in found.points)
     return [
-        "cells: gain over the better of the pairing's two models alone, with its own 95% interval",
-        f"* p < {ALPHA:g} after Holm over all {len(found.gains)} cells",
-        "~ not significant, and smaller than what so many questions find with 80% power",
+        "cells: gain over the better of the pairing's models alone, with its own 95% interval",
+        f"* p < {ALPHA:g} after Holm's adjustment for all {len(found.cells)} cells",
+        "~ not significant, and smaller than what so many samples detect with 80% power",
         f"front: no other system scores more for less; cost: {told[found.unit]}, without training",
     ] + ([f"{unknown} systems have no known cost and are not on the front"] if unknown else [])
 
@@ -312,49 +329,42 @@ def markdown(found: Summary) -> str:
 
 def csv_rows(found: Summary) -> list[dict[str, Any]]:
     """A line for each cell of the matrix, with plain numbers."""
-    return [_gain_json(gain) for gain in found.gains]
+    return [_cell_json(cell) for cell in found.cells]
 
 
 def as_json(found: Summary) -> dict[str, Any]:
-    """What ``cowest sweep --format json`` prints (docs/sweep.md says what every field is)."""
-    sweep = found.sweep
+    """What ``cowest sweep --format json`` prints (docs/sweep.md describes every field)."""
+    grid = found.grid
     return {
         "schema_version": SCHEMA_VERSION,
         "alpha": ALPHA,
-        "cells": len(found.gains),
-        "weak": list(sweep.weak_names),
-        "strong": list(sweep.strong_names),
-        "matrix": [_gain_json(gain) for gain in found.gains],
+        "cells": len(found.cells),
+        "weak": list(grid.weak),
+        "strong": list(grid.strong),
+        "matrix": csv_rows(found),
         "cost_unit": found.unit,
         "systems": [_point_json(point) for point in found.points],
-        "failures": [
-            {
-                "task": task,
-                "weak": None if weak is None else sweep.weak_names[weak],
-                "strong": None if strong is None else sweep.strong_names[strong],
-                "reason": reason,
-            }
-            for (task, weak, strong), reason in found.failed.items()
-        ],
+        "failures": [{"name": name, "reason": reason} for name, reason in found.failed.items()],
+        "damaged": list(found.damaged),
     }
 
 
-def _gain_json(gain: Gain) -> dict[str, Any]:
-    found = gain.found
+def _cell_json(cell: MatrixCell) -> dict[str, Any]:
+    found = cell.found
     return {
-        "domain": gain.domain,
-        "system": gain.system,
-        "weak": gain.weak,
-        "strong": gain.strong,
-        "best_single": gain.best_single,
+        "domain": cell.domain,
+        "system": cell.system,
+        "weak": cell.weak,
+        "strong": cell.strong,
+        "best_single": cell.best_single,
         "gain": found.difference.value,
         "low": contrasts.finite(found.difference.low),
         "high": contrasts.finite(found.difference.high),
         "p": found.p,
         "p_holm": found.p_holm,
-        "significant": gain.significant,
+        "significant": cell.significant,
         "detectable": contrasts.finite(found.detectable),
-        "undetectable": gain.undetectable,
+        "undetectable": cell.undetectable,
         "score": found.ours,
         "best_single_score": found.theirs,
         "n": found.n,
@@ -369,10 +379,10 @@ def _point_json(point: Point) -> dict[str, Any]:
         "system": point.system,
         "weak": point.weak,
         "strong": point.strong,
-        "score": point.score.value,
-        "low": point.score.low,
-        "high": point.score.high,
-        "n": point.n,
+        "score": point.score.mean.value,
+        "low": point.score.mean.low,
+        "high": point.score.mean.high,
+        "n": point.score.n,
         "coverage": point.coverage,
         "cost": contrasts.finite(point.cost),
         "on_front": point.on_front,

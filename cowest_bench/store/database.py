@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from cowest_bench.errors import ConfigError
+from cowest_bench.errors import ConfigError, RecordError
 from cowest_bench.store.files import replaced
 from cowest_bench.store.records import Run
 from cowest_bench.store.results import Results
@@ -91,7 +91,7 @@ _RUN_COLUMNS = {
 
 def rebuild(results: Results) -> None:
     """Make the database anew from the runs' files and put it in place."""
-    runs = results.all_runs()
+    runs = [run for run in results.all_runs() if _intact(results, run)]
     with replaced(results.database) as path, duckdb.connect(str(path)) as db:
         columns = ", ".join(f"{name} {kind}" for name, kind in _RUN_COLUMNS.items())
         db.execute(f"CREATE TABLE runs ({columns})")
@@ -119,6 +119,16 @@ def connect(results: Results) -> duckdb.DuckDBPyConnection:
             f"There are no results in {results.root}; make some with cowest demo or cowest run."
         )
     return duckdb.connect(str(results.database), read_only=True)
+
+
+def _intact(results: Results, run: Run) -> bool:
+    """Whether a run's rows can be read to the end; one damaged file would stop the whole statement."""
+    try:
+        results.columns(run)
+    except RecordError as error:
+        results.skip(run, error)
+        return False
+    return True
 
 
 def _run_row(run: Run) -> list[Any]:

@@ -95,11 +95,16 @@ class Results:
         """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
         return [*self._damaged.values(), *self._older()]
 
+    def skip(self, run: Run, why: RecordError) -> None:
+        """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
+        self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
+
     def _older(self) -> list[str]:
         if not self._old:
             return []
-        told = f"{len(self._old)} runs in {self.runs} were written by an earlier version of cowest-bench"
-        return [f"{told} and cannot be read by this one; run them again, or remove them."]
+        runs = f"{len(self._old)} {'run' if len(self._old) == 1 else 'runs'}"
+        told = f"{self.runs} has {runs} of an earlier version of cowest-bench"
+        return [f"{told}, which this one cannot read; run them again, or remove them."]
 
     def _read(self, path: Path) -> Run | None:
         """A run, or None and a note of what is wrong with it."""

@@ -27,11 +27,18 @@ from cowest_bench.analysis.stats import Verdict
 from cowest_bench.cli import main
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.gate import baseline as baselines
-from cowest_bench.gate.check import LOOKS, Settings, check, decided, in_order, read_critical
-from cowest_bench.report.comparison import escaped
+from cowest_bench.gate.check import (
+    LOOKS,
+    Settings,
+    check_scores,
+    decided,
+    in_order,
+    read_critical,
+)
+from cowest_bench.report.tables import escaped
 from cowest_bench.store import Results, Run
 from tests.conftest import ROOT, cowest
-from tests.stored import right, store
+from tests.stored import at, right, store
 
 BEFORE = right(300, 500)
 Cowest = Callable[..., subprocess.CompletedProcess[str]]
@@ -144,7 +151,7 @@ def test_other_data_is_exit_code_4(results: Results, gate: Cowest) -> None:
     done = gate(*CHECK)
     assert done.returncode == 4
     assert "data-medical" in done.stderr
-    assert "not the same questions" in done.stderr
+    assert "not the same samples" in done.stderr
 
 
 def test_too_few_scores_are_exit_code_4(results: Results, gate: Cowest) -> None:
@@ -164,7 +171,7 @@ def test_what_cannot_be_read_is_exit_code_4(results: Results, gate: Cowest) -> N
     assert done.returncode == 4
     assert f"rows of run {run.run_id}" in done.stderr
     path = results.root.parent / "baselines" / "main.json"
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 3'))
     assert gate("baseline", "list").returncode == 4
     assert gate(*CHECK).returncode == 4
 
@@ -180,10 +187,10 @@ def test_a_crash_does_not_look_like_a_regression(
     assert "could not be made" in done.stderr
 
 
-# --- critical questions ---------------------------------------------------------------------------
+# --- critical samples ---------------------------------------------------------------------------
 
 
-def test_a_critical_question_may_not_flip(results: Results, gate: Cowest, tmp_path: Path) -> None:
+def test_a_critical_sample_may_not_flip(results: Results, gate: Cowest, tmp_path: Path) -> None:
     candidate(results, changed(40, 5))
     keys = [baselines.item_key("data-medical", i) for i in (3, 250, 400)]
     (tmp_path / "critical").write_text(f"3  # as an id\n\n{keys[1]}\n{keys[2]}\n{keys[0]}\n")
@@ -195,7 +202,7 @@ def test_a_critical_question_may_not_flip(results: Results, gate: Cowest, tmp_pa
     assert gate(*CHECK, "--critical", "critical").returncode == 0
 
 
-def test_a_critical_question_without_a_score_is_exit_code_4(
+def test_a_critical_sample_without_a_score_is_exit_code_4(
     results: Results, gate: Cowest, tmp_path: Path
 ) -> None:
     candidate(results, [None, *BEFORE[1:]])
@@ -266,8 +273,76 @@ def test_other_versions_and_unchecked_domains_are_warned_about(
     candidate(results, right(3, 9), domain="ethics")
     done = gate(*CHECK)
     assert done.returncode == 0
-    assert "made with lm-eval 1, 2, the baseline with 1" in done.stderr
+    assert "versions of libraries: lm-eval 2 in A and 1 in B\n" in done.stderr
     assert "ethics (run" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "compare"])
+def test_what_else_differs_is_one_warning_each(
+    results: Results, gate: Cowest, command: str
+) -> None:
+    endpoint: dict[str, Any] = {"strong": "openai/gpt", "reported": {"strong": ["gpt-05"]}}
+    before = store(results, BEFORE, seed=7, **endpoint)
+    later: dict[str, Any] = {**endpoint, "reported": {"strong": ["gpt-11"]}}
+    versions = {"lm-eval": "2", "cowest-bench": "1", "new": "1"}
+    run = candidate(results, BEFORE, **later, score_id="other", versions=versions)
+    arguments = {
+        "check": ("check", "--candidate", run.run_id, "--baseline", before.run_id),
+        "compare": ("compare", run.run_id, before.run_id),
+    }[command]
+    done = gate(*arguments)
+    assert done.returncode == 0
+    told = [line.removeprefix("Warning: ") for line in done.stderr.splitlines()]
+    endpoint_of = (
+        "medical: the endpoint of the strong model gpt reported gpt-11 in A and gpt-05 in B"
+    )
+    assert told == [
+        "made with different versions of libraries: lm-eval 2 in A and 1 in B",
+        f"{endpoint_of}; the name may stand for another model now",
+        "medical: scored differently in A and B; type cowest rescore to score both alike",
+    ]
+    assert json.loads(gate(*arguments, "--format", "json").stdout)["warnings"] == told
+
+
+def test_another_model_on_purpose_is_no_warning(results: Results, gate: Cowest) -> None:
+    for name in ("a", "b"):
+        given: dict[str, Any] = {"strong": f"openai/{name}", "reported": {"strong": [name]}}
+        store(results, right(5, 9), system="strong", **given)
+    assert gate("compare", "strong=a", "strong=b").stderr == ""
+
+
+def test_a_baseline_remembers_how_its_runs_were_made(results: Results) -> None:
+    run = store(results, BEFORE, reported={"strong": ["gpt-05"]}, score_id="s")
+    path = baselines.bless("main", [baselines.scored(results, run)], results.root / "kept")
+    (found,) = baselines.load(path).runs
+    assert (found.score_id, found.versions) == ("s", run.versions)
+    assert found.reported == {"strong": ["gpt-05"]}
+
+
+def test_a_baseline_of_an_earlier_version_says_what_to_type(results: Results, gate: Cowest) -> None:
+    candidate(results, BEFORE)
+    path = Path("baselines/main.json")
+    content = json.loads(path.read_text())
+    content["schema_version"] = 1
+    for run in content["runs"]:
+        del run["score_id"], run["versions"], run["reported"]
+        run["identity"] = {"questions": "x"}
+    path.write_text(json.dumps(content))
+    done = gate(*CHECK)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cowest baseline bless RUN --name main" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_gate_takes_the_newest_checkpoint(results: Results, gate: Cowest) -> None:
+    """A second checkpoint is not ambiguous, and the one before it can be asked for."""
+    for hour, hurt in ((1, 0), (2, 40)):
+        weak = {"name": f"/models/sft-{hour}", "base": "weak-64"}
+        candidate(results, changed(0, hurt), weak=weak, created=at(hour))
+    assert gate(*CHECK).returncode == 1
+    previous = f"{CHECK[2]} @previous"
+    assert gate(*CHECK[:2], previous).returncode == 0
+    assert gate(*CHECK, "--baseline", previous).returncode == 1
 
 
 def test_baselines_are_listed_and_replaced(results: Results, gate: Cowest) -> None:
@@ -281,7 +356,7 @@ def test_baselines_are_listed_and_replaced(results: Results, gate: Cowest) -> No
 def test_a_baseline_too_large_for_git_is_refused(
     results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "MOST_QUESTIONS", 8)
+    monkeypatch.setattr(baselines, "MOST_SAMPLES", 8)
     with pytest.raises(ConfigError, match="8 at most"):
         baselines.scored(results, store(results, right(3, 9)))
 
@@ -314,7 +389,7 @@ def test_no_look_decides_before_every_domain_was_seen(results: Results, data: st
         ]
         for system, scores in (("collab", BEFORE), ("collab-tuned", changed(150, 0)))
     ]
-    found = check(sides[1], sides[0], Settings(sequential=True))
+    found = check_scores(sides[1], sides[0], Settings(sequential=True))
     assert found.looked
     assert found.looked.look < LOOKS
     assert found.comparison.domains["x"].n == 1
@@ -415,7 +490,7 @@ def test_junit_is_read_strictly(reports: dict[str, str]) -> None:
     (suite,) = suites
     cases = suite.findall("testcase")
     assert suites.tag == "testsuites"
-    assert [case.get("name") for case in cases][1:] == ["pooled", "critical questions"]
+    assert [case.get("name") for case in cases][1:] == ["pooled", "critical samples"]
     failures = suite.findall("testcase/failure")
     assert int(suite.attrib["tests"]) == len(cases) == 3
     assert int(suite.attrib["failures"]) == len(failures) == 3
@@ -458,7 +533,7 @@ def test_any_name_is_one_piece_of_code(name: str) -> None:
     assert re.fullmatch(r"<code>(?:[\w -]|&#\d+;)*</code>", escaped(name))
 
 
-def test_no_report_shows_a_question(reports: dict[str, str]) -> None:
+def test_no_report_shows_a_text(reports: dict[str, str]) -> None:
     assert "SECRET" not in "".join(reports.values())
     assert "\x1b" not in "".join(reports.values())
 
@@ -536,5 +611,5 @@ def test_every_run_of_the_baseline_needs_its_counterpart(results: Results) -> No
         for domain in ("medical", "ethics")
     ]
     with pytest.raises(ComparisonError, match="ethics is of data data-ethics"):
-        check(blessed[:1], blessed, Settings())
-    assert check(blessed, blessed, Settings()).comparison.pooled.n == 18
+        check_scores(blessed[:1], blessed, Settings())
+    assert check_scores(blessed, blessed, Settings()).comparison.pooled.n == 18
