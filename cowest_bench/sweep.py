@@ -145,10 +145,12 @@ class Swept:
     Attributes:
         found: The run of every cell that is there.
         failed: Why steps were not made, by what they are called.
+        tasks: Names of the tasks, groups expanded.
     """
 
     found: dict[Cell, Run]
     failed: dict[str, str]
+    tasks: tuple[str, ...]
 
 
 def run(
@@ -186,4 +188,5 @@ def run(
     return Swept(
         {cell: made for cell, made in found.items() if made},
         {steps.names[key]: reason for key, reason in failed.items()},
+        tuple(dict.fromkeys(task for task, *_ in steps.cells)),
     )

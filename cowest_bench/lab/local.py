@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TypeVar
 
 from cowest_bench.config import Limits, Progress
+from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.lab import Lab
 from cowest_bench.lab.step import Step
 from cowest_bench.models.budget import Budget
-from cowest_bench.store import Results
+from cowest_bench.store import Results, Run
 
 S = TypeVar("S", bound=Step)
 
@@ -54,3 +56,14 @@ class Local(Lab):
                     step.make(self)
         self._tried.add(step.id)
         return step
+
+    def do_part(self, step: Evaluate, only: Collection[int]) -> Run:
+        """Ask only some samples of an evaluation, by their ids; the rest is asked by a later call.
+
+        Raises:
+            CowestError: See ``Evaluate``.
+        """
+        from cowest_bench.lab.engine import complete
+
+        with self.results.claimed(step.claim):
+            return complete(step, self, only)
