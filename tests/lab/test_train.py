@@ -30,6 +30,7 @@ from cowest_bench.lab.train import (
 from cowest_bench.models import require_usable, weights_id
 from cowest_bench.models.endpoints import open_model
 from cowest_bench.models.local import HFLMProvider
+from cowest_bench.models.memory import MEMORY
 from cowest_bench.pocket import language, llama
 from cowest_bench.tasks import Message
 
@@ -89,7 +90,7 @@ def texts(spec: ModelSpec, **settings: float) -> list[str]:
     """What a model says to all prompts, opened as an evaluation opens it."""
     provider = cast(HFLMProvider, open_model(spec).api)
     asked = [provider.render(row["prompt"]) for row in rows()]
-    generation = {"max_gen_toks": 12, **settings}
+    generation = {"max_gen_toks": 6, **settings}
     return [text for text, _, _ in provider._generate_batch([(p, generation) for p in asked])]
 
 
@@ -192,14 +193,13 @@ def heard(spec: ModelSpec) -> tuple[list[str], list[str], list[float]]:
     return texts(spec), drafts(spec), provider._logprob_batch(requests)
 
 
-@pytest.mark.parametrize("answers", [PAIRS, rows(completion="draft answer : caution")])
 @pytest.mark.parametrize(
-    ("stored", "opened", "checkpointing"),
+    ("answers", "stored", "opened", "checkpointing"),
     [
-        (torch.float32, "float32", False),
-        (torch.float32, "auto", True),
-        (torch.bfloat16, "auto", True),  # trained in float32 on a CPU, which loses nothing
-        (torch.float32, "bfloat16", False),  # the trained weights have to be kept as well
+        (PAIRS, torch.float32, "float32", True),
+        (rows(completion="draft answer : caution"), torch.float32, "auto", False),
+        (PAIRS, torch.bfloat16, "auto", True),  # trained in float32 on a CPU, which loses nothing
+        (PAIRS, torch.float32, "bfloat16", False),  # the trained weights have to be kept as well
     ],
 )
 def test_a_lent_model_answers_as_its_saved_checkpoint(
@@ -219,9 +219,8 @@ def test_a_lent_model_answers_as_its_saved_checkpoint(
         assert said_at[step] == heard(fresh_copy(candidate, tmp_path / f"copy-{step}"))
         return step
 
-    settings = THOROUGH.model_copy(
-        update={"eval_steps": 10, "gradient_checkpointing": checkpointing}
-    )
+    changes = {"learning_rate": 1e-2, "gradient_checkpointing": checkpointing}
+    settings = QUICK.model_copy(update=changes)
     spec = base.model_copy(update={"dtype": opened})
     align(spec, answers, tmp_path / "dpo", settings, 0, score)
     assert len({str(said) for said in said_at.values()}) == 3
@@ -250,14 +249,14 @@ def alive(vocabulary: torch.Size) -> int:
     """How many models with embeddings of a size are in memory."""
     gc.collect()
     return sum(
-        isinstance(each, LlamaForCausalLM)
-        and each.get_input_embeddings().weight.shape == vocabulary
+        type(each) is LlamaForCausalLM and each.get_input_embeddings().weight.shape == vocabulary
         for each in gc.get_objects()
     )
 
 
 def test_the_base_is_in_memory_once(base: ModelSpec, strong: ModelSpec, tmp_path: Path) -> None:
     """Also if it was evaluated just before and is in use; another model stays where it is."""
+    MEMORY.forget_all_but([])
     before, other = open_model(base), open_model(strong)
     size = cast(HFLMProvider, before.api).lm.model.get_input_embeddings().weight.shape
     strong_lm = cast(HFLMProvider, other.api).lm
