@@ -56,7 +56,9 @@ def until_decided(
     labs = _labs(plan, cells, results, progress)
     for look, seen in enumerate(check.looks_of(samples), 1):
         keys = set(samples.keys[seen].tolist())
-        runs = [lab.do_part(cell, _among(keys, cell)) for lab, cell in zip(labs, cells, strict=True)]
+        runs = [
+            lab.do_part(cell, _among(keys, cell)) for lab, cell in zip(labs, cells, strict=True)
+        ]
         pairs = check.paired([scored(results, run) for run in runs], blessed)
         if check.first_decided(*check.pooled(pairs), settings, looks=look):
             break
