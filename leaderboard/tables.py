@@ -40,6 +40,7 @@ RANKING = [
     Column("$ per 1k", "%.2f", "US dollars per 1,000 samples."),
     Column("s per 1k", "%.0f", "Seconds of model time per 1,000 samples."),
     Column("tokens", "%.0f", "Tokens per sample, of both models."),
+    Column("calls", "%.1f", "Calls per sample, of both models."),
     Column("scored", "percent", "Share of the samples that have a score."),
 ]
 
@@ -79,6 +80,7 @@ def ranking(entries: pd.DataFrame) -> pd.DataFrame:
         e["usd_per_1k"],
         e["seconds_per_1k"],
         e["tokens"],
+        e["calls"],
         e["coverage"],
     )
     free = not (e["usd_per_1k"].fillna(0) > 0).any()

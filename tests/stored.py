@@ -83,9 +83,9 @@ def store(
             epoch=1 + i // questions,
             cluster=clusters[i % questions] if clusters else None,
             score=score,
-            weak_calls=int("weak" in models),
-            strong_calls=int("strong" in models),
             **{
+                "weak_calls": of.calls.get("weak", 0),
+                "strong_calls": of.calls.get("strong", 0),
                 "question": f"SECRET question {i}",
                 "gold": "SECRET gold",
                 "error": "SECRET error" if score is None else None,

@@ -20,8 +20,10 @@ from cowest_bench.analysis.stats import Floats
 from cowest_bench.board.gates import histories
 from cowest_bench.config import ROLES
 from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import Measured, gain_columns, singles_of, strong_single
+from cowest_bench.store.gain_rows import gain_columns, singles_of, strong_single
+from cowest_bench.store.measured import Measured
 from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, POOLED
+from cowest_bench.store.selection import ANSWERING
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 
@@ -88,8 +90,11 @@ def _entry_row(entry: Entry, parts: Sequence[Measured], members: Sequence[Measur
         "high": estimate.high,
         "usd_per_1k": _mean(rows, "usd_per_1k", "n_scored"),
         "seconds_per_1k": _mean(rows, "seconds_per_1k", "n_scored"),
-        "weak_tokens_per_sample": _mean(rows, "weak_tokens", None),
-        "strong_tokens_per_sample": _mean(rows, "strong_tokens", None),
+        **{
+            f"{role}_{what}_per_sample": _mean(rows, f"{role}_{what}", None)
+            for role in ANSWERING
+            for what in ("calls", "tokens")
+        },
         "created": max(each.run.created for each in parts),
         **_gains(parts, members),
     }

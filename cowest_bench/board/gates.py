@@ -13,7 +13,7 @@ from cowest_bench.gate import baseline
 from cowest_bench.gate.baseline import Baseline, ScoredRun
 from cowest_bench.store import Run
 from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import Measured
+from cowest_bench.store.measured import Measured
 from cowest_bench.store.schema import ALPHA, TOLERANCE
 from cowest_bench.store.suites import Place, shown
 from cowest_bench.store.tables import TableRow

@@ -23,16 +23,9 @@ from cowest_bench.errors import ConfigError
 from cowest_bench.gate.baseline import Baseline
 from cowest_bench.store import Results
 from cowest_bench.store.cards import Card
-from cowest_bench.store.export import (
-    Export,
-    Feedback,
-    Measured,
-    Stored,
-    by_data,
-    distinct_feedback,
-    feedback_of,
-    finished,
-)
+from cowest_bench.store.export import Export, by_data, finished
+from cowest_bench.store.feedback_rows import Feedback, distinct_feedback, feedback_of
+from cowest_bench.store.measured import Measured, Stored
 from cowest_bench.store.schema import TABLES, VIEWS
 from cowest_bench.store.suites import Place, places
 from cowest_bench.store.tables import insert, new_database

@@ -24,7 +24,9 @@ from cowest_bench.board.reference import (
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, Run, arrow_schema, replaced
 from cowest_bench.store.cards import Card, card_of
-from cowest_bench.store.export import Stored, feedback_of, finished
+from cowest_bench.store.export import finished
+from cowest_bench.store.feedback_rows import feedback_of
+from cowest_bench.store.measured import Stored
 from cowest_bench.store.selection import select
 
 LEFT_OUT = "…"  # stands for a draft whose text is not published

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cowest_bench.store.cards import Card, number
 from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import Feedback, Measured
+from cowest_bench.store.feedback_rows import Feedback
+from cowest_bench.store.measured import Measured
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 

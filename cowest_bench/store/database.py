@@ -10,7 +10,8 @@ import duckdb
 
 from cowest_bench.errors import ConfigError
 from cowest_bench.store.cards import all_cards
-from cowest_bench.store.export import Export, all_feedback, by_data, finished
+from cowest_bench.store.export import Export, by_data, finished
+from cowest_bench.store.feedback_rows import all_feedback
 from cowest_bench.store.results import Results
 from cowest_bench.store.schema import RESULTS, VIEWS
 from cowest_bench.store.suites import places

@@ -10,12 +10,9 @@ import json
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -24,21 +21,19 @@ import pyarrow.parquet
 
 from cowest_bench import __version__
 from cowest_bench.analysis import contrasts, stats
-from cowest_bench.analysis.contrasts import Contrast, Items
-from cowest_bench.analysis.gains import gain
-from cowest_bench.config import Role
-from cowest_bench.errors import ComparisonError, ConfigError, RecordError, printable
+from cowest_bench.analysis.contrasts import Items
+from cowest_bench.errors import ComparisonError, RecordError, printable
 from cowest_bench.store import selection
-from cowest_bench.store.cards import Card, card_of
+from cowest_bench.store.cards import card_of
 from cowest_bench.store.entry import Entry
-from cowest_bench.store.records import Run, SampleScore, arrow_schema
+from cowest_bench.store.feedback_rows import Feedback, influence_rows
+from cowest_bench.store.gain_rows import gain_rows
+from cowest_bench.store.measured import Measured, Stored, oldest_first
+from cowest_bench.store.records import Run, arrow_schema
 from cowest_bench.store.results import Results
-from cowest_bench.store.schema import ALPHA, SCHEMA_VERSION, TABLES, TOLERANCE
+from cowest_bench.store.schema import SCHEMA_VERSION, TABLES
 from cowest_bench.store.suites import FILE_NAME, NAME_LENGTH, Place, shown
 from cowest_bench.store.tables import TableRow, insert
-
-if TYPE_CHECKING:
-    from cowest_bench.lab.feedback import Signal
 
 logger = logging.getLogger("cowest_bench")
 
@@ -62,60 +57,6 @@ USAGE = """
            sum(weak_output_tokens) FILTER (weak_calls > 0)
                / sum(weak_calls) FILTER (weak_output_tokens IS NOT NULL) AS draft_tokens
     FROM samples WHERE list_contains(?, run_id) GROUP BY run_id"""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A finished run, and where it is.
-
-    Attributes:
-        run: The run.
-        results: The folder that its rows are in.
-        source: ``local`` or ``reference``.
-    """
-
-    run: Run
-    results: Results
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A run with what was measured.
-
-    Attributes:
-        stored: The run, and where it is.
-        place: Where its data set is shown.
-        items: Its samples with their scores.
-        row: Its row in the table ``runs``.
-        card: Of the training that made its weak model.
-    """
-
-    stored: Stored
-    place: Place
-    items: Items
-    row: TableRow
-    card: Card | None
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self.stored.run
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """The runs that preference pairs come from.
-
-    Attributes:
-        drafts: Answers with drafts.
-        alone: Answers of the strong model to the same samples.
-        judged: The evaluator's marks of both, if there are any.
-    """
-
-    drafts: Stored
-    alone: Stored
-    judged: Stored | None = None
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -151,8 +92,6 @@ def require_usable(run: Run) -> None:
     name = f"{printable(run.run_id[:64])}.json"
     if not FILE_NAME.fullmatch(run.run_id):
         raise RecordError(f"{name} is not named by the id of a run.")
-    if run.created.tzinfo is None:
-        raise RecordError(f"{name} does not say in which time zone it was made.")
     known = run.identity.get("models")
     if not isinstance(known, dict) or not known:
         raise RecordError(f"{name} does not say which models answered.")
@@ -201,7 +140,7 @@ class Export:
         for folder in self.folders.values():
             reason = reason.replace(f"{folder.root}/", "")
         if len(self.notes) < MOST_NOTES:
-            self.notes.append(f"{printable(reason)[:500]} It was left out.")
+            self.notes.append(printable(reason)[:500])
         elif len(self.notes) == MOST_NOTES:
             self.notes.append("There are more such notes, which are not listed.")
 
@@ -211,7 +150,7 @@ class Export:
         items = {each.run.run_id: read for each in members if (read := self._read(each))}
         known = [each for each in members if each.run.run_id in items]
         usage = self._usage([*items])
-        newest = {Entry.of(run): run.run_id for run in _oldest_first(e.run for e in known)}
+        newest = {Entry.of(run): run.run_id for run in oldest_first(e.run for e in known)}
         measured = []
         for each in known:
             card = card_of(each.run, self.folders.values())
@@ -311,10 +250,6 @@ class Export:
         insert(self.db, "meta", [{"key": key, "value": value} for key, value in about.items()])
 
 
-def _oldest_first(runs: Iterable[Run]) -> list[Run]:
-    return sorted(runs, key=lambda run: (run.created, run.run_id))
-
-
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
@@ -391,156 +326,3 @@ def _prices(each: Stored) -> TableRow:
         return {}
     found = selection.profile(each.results, each.run, ())
     return {"usd_per_1k": found.usd_per_1k, "seconds_per_1k": found.seconds_per_1k}
-
-
-# --- gains ----------------------------------------------------------------------------------------
-
-
-def gain_rows(members: Sequence[Measured]) -> Iterator[TableRow]:
-    """The table ``gains``, from runs of the same data set."""
-    for each in members:
-        if each.run.compared_with:
-            singles = singles_of(each, members)
-            found = {name: [one.items] if one else None for name, one in singles.items()}
-            runs = {f"{_role(e.run)}_run": e.run.run_id for e in singles.values() if e}
-            strong = strong_single(singles)
-            yield {"run_id": each.run.run_id, **runs, **gain_columns([each.items], found, strong)}
-
-
-def singles_of(each: Measured, members: Sequence[Measured]) -> dict[str, Measured | None]:
-    """The runs in which a run's models answer the same samples alone, by system; None if not run."""
-    known = {other.run.run_id: other for other in members if other.run.data == each.run.data}
-    runs = _oldest_first(other.run for other in known.values())
-    return {
-        name: known[found.run_id] if (found := alone(each.run, name, runs)) else None
-        for name in each.run.compared_with
-    }
-
-
-def alone(run: Run, single: str, runs: Sequence[Run]) -> Run | None:
-    """The run of a single system that has a run's model (``selection.alone``)."""
-    return selection.alone(run, cast(Role, single), runs)
-
-
-def _role(run: Run) -> Role:
-    """Of the only model of a single system."""
-    (role,) = run.models
-    return role
-
-
-def strong_single(singles: Mapping[str, Measured | None]) -> str | None:
-    """Name of the system in which the strong model answers alone."""
-    return next((n for n, each in singles.items() if each and _role(each.run) == "strong"), None)
-
-
-def gain_columns(
-    ours: Sequence[Items], singles: Mapping[str, Sequence[Items] | None], strong: str | None
-) -> TableRow:
-    """The columns ``GAIN`` of a system over one or several data sets.
-
-    Args:
-        ours: Its items, one for each data set.
-        singles: Those of the systems it is compared with, in the same order; None if not run.
-        strong: The one of these in which the strong model answers.
-    """
-    over = partial(gain, ours, margin=TOLERANCE, alpha=ALPHA)
-    known = {name: items for name, items in singles.items() if items is not None}
-    best = over(known) if len(known) == len(singles) else None
-    row: TableRow = {}
-    if best:
-        row |= {"best_single": best.best, **_difference("best", best.contrast)}
-    if strong in known:
-        # The weak model's run may be missing, or share no scored sample.
-        by_strong = best or over({strong: known[strong]})
-        if by_strong:
-            contrast = by_strong.over[strong]
-            counts = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
-            row |= {name: getattr(contrast, name) for name in counts}
-            row |= _difference("strong", contrast)
-    return row
-
-
-def _difference(over: str, found: Contrast) -> TableRow:
-    value, low, high = found.difference
-    return {
-        f"over_{over}": value,
-        f"over_{over}_low": low,
-        f"over_{over}_high": high,
-        f"over_{over}_p": found.p,
-        f"over_{over}_verdict": str(found.verdict),
-        f"over_{over}_detectable": found.detectable,
-        f"over_{over}_needed": found.needed,
-    }
-
-
-# --- feedback -------------------------------------------------------------------------------------
-
-
-def feedback_of(card: Card, stored: Mapping[str, Stored]) -> Feedback | None:
-    """The feedback that a training's card names, if its runs are stored (by id)."""
-    drafts, without, judged = (
-        stored.get(card.feedback.get(name, "")) for name in ("drafts", "alone", "judged")
-    )
-    return Feedback(drafts, without, judged) if drafts and without else None
-
-
-def all_feedback(stored: Sequence[Stored], cards: Iterable[Card]) -> list[Feedback]:
-    """The feedback that cards name, and feedback that no training has used yet; each once."""
-    by_id = {each.run.run_id: each for each in stored}
-    named = [given for card in cards if (given := feedback_of(card, by_id))]
-    return distinct_feedback([*named, *filter(None, (_unused(each, stored) for each in stored))])
-
-
-def distinct_feedback(several: Iterable[Feedback]) -> list[Feedback]:
-    """One for each run of drafts, with the evaluator's marks if there are any."""
-    found: dict[str, Feedback] = {}
-    for given in sorted(several, key=lambda given: given.judged is None):
-        found.setdefault(given.drafts.run.run_id, given)
-    return [*found.values()]
-
-
-def _unused(each: Stored, stored: Sequence[Stored]) -> Feedback | None:
-    """A feedback run with the newest run of its strong model alone that was graded alike."""
-    if each.run.split != "feedback" or not each.run.compared_with:
-        return None
-    known = {e.run.run_id: e for e in stored if e.run.graded == each.run.graded}
-    runs = [e.run for e in known.values()]
-    singles = (alone(each.run, name, runs) for name in each.run.compared_with)
-    strong = next((run for run in singles if run and _role(run) == "strong"), None)
-    return Feedback(each, known[strong.run_id]) if strong else None
-
-
-def influence_rows(given: Feedback) -> Iterator[TableRow]:
-    """Δ of every scored draft, by every signal there is, as the method computes it.
-
-    Raises:
-        ComparisonError: If the rows of a run cannot be read.
-    """
-    from cowest_bench.lab.feedback import influence
-
-    without = _scores(given.alone)
-    sides: list[tuple[Signal, Stored]] = [("metric", given.drafts), ("logprob", given.drafts)]
-    if given.judged:
-        sides.append(("evaluator", given.judged))
-    for signal, of in sides:
-        by_epoch: dict[int, list[SampleScore]] = defaultdict(list)
-        for row in _scores(of):
-            by_epoch[row.epoch].append(row)
-        for epoch, rows in sorted(by_epoch.items()):
-            with suppress(ConfigError):  # no log-probabilities were recorded
-                for candidate in influence(rows, without, signal):
-                    yield {
-                        "run_id": given.drafts.run.run_id,
-                        "signal": signal,
-                        "sample_id": candidate.sample_id,
-                        "epoch": epoch,
-                        "delta": candidate.influence,
-                    }
-
-
-def _scores(each: Stored) -> list[SampleScore]:
-    """A run's rows with the columns that influence is computed from."""
-    names = ("sample_id", "epoch", "draft", "score", "gold_logprob")
-    blank: TableRow = {"run_id": each.run.run_id, "cluster": None, "question": "", "gold": ""}
-    rows = each.results.columns(each.run, names).to_pylist()
-    return [SampleScore(**blank, **row) for row in rows]

@@ -154,6 +154,8 @@ BOARD: dict[str, dict[str, str]] = {
         "tie_group": "INTEGER",
         "usd_per_1k": "DOUBLE",
         "seconds_per_1k": "DOUBLE",
+        "weak_calls_per_sample": "DOUBLE",
+        "strong_calls_per_sample": "DOUBLE",
         "weak_tokens_per_sample": "DOUBLE",
         "strong_tokens_per_sample": "DOUBLE",
         **GAIN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 
@@ -84,8 +85,9 @@ EVERY: dict[str, tuple[Callable[..., charts.Picture], pd.DataFrame, tuple[Any, .
 }
 
 
-def spec(picture: charts.Picture) -> dict[str, Any]:
-    found: dict[str, Any] = picture.to_dict()
+def spec(picture: charts.Picture | alt.Color | alt.Shape) -> dict[str, Any]:
+    found = picture.to_dict()
+    assert isinstance(found, dict)
     return found
 
 
@@ -138,7 +140,7 @@ def test_more_systems_than_shapes_begin_again_and_a_bad_colour_is_grey() -> None
     names = [f"system {i}" for i in range(11)]
     colours = ["#123456", "red; hacked", None, *["#654321"] * 8]
     systems = pd.DataFrame({"system": names, "color": colours})
-    color, shape = (mark.to_dict()["scale"] for mark in charts.system_marks(systems))
+    color, shape = (spec(mark)["scale"] for mark in charts.system_marks(systems))
     assert color["domain"] == shape["domain"] == names
     assert color["range"][:3] == ["#123456", charts.GREY, charts.GREY]
     assert len(shape["range"]) == 11 and len({*shape["range"][:8]}) == 8
