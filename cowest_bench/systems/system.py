@@ -40,6 +40,7 @@ class System:
         drafts: Whether a model drafts: the sampling temperature and the seed count then.
         interaction: Whether it uses the task's prompts of the interaction format.
         tuned: Whether its weak model is the one that the method has aligned.
+        untuned: Name of the same system with the weak model from before that, if ``tuned``.
         color: Of its marks in charts, as ``#rrggbb``.
     """
 
@@ -51,6 +52,7 @@ class System:
     drafts: bool = False
     interaction: bool = False
     tuned: bool = False
+    untuned: str | None = None
     color: str = "#8A939E"
 
     async def answer(self, turn: Turn) -> None:
