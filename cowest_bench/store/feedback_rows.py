@@ -16,7 +16,7 @@ from cowest_bench.store.records import SampleScore
 from cowest_bench.store.tables import TableRow
 
 if TYPE_CHECKING:
-    from cowest_bench.lab.feedback import Signal
+    from cowest_bench.analysis.feedback import Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def influence_rows(given: Feedback) -> Iterator[TableRow]:
     Raises:
         ComparisonError: If the rows of a run cannot be read.
     """
-    from cowest_bench.lab.feedback import influence
+    from cowest_bench.analysis.feedback import influence
 
     without = _scores(given.alone)
     sides: list[tuple[Signal, Stored]] = [("metric", given.drafts), ("logprob", given.drafts)]

@@ -139,7 +139,7 @@ def test_the_snapshot_says_the_same_of_every_run(results: Results, tmp_path: Pat
 
 
 def test_candidates_are_what_the_method_pairs(results: Results) -> None:
-    from cowest_bench.lab.feedback import influence
+    from cowest_bench.analysis.feedback import influence
 
     tuned(results)
     found = rows(results, "FROM preference_candidates")
