@@ -24,7 +24,7 @@ from cowest_bench.cli.shared import (
     results_option,
     set_option,
     show,
-    show_estimate,
+    show_forecast,
 )
 from cowest_bench.cli.sweep import run_sweep, workers_option
 from cowest_bench.errors import ConfigError
@@ -213,7 +213,7 @@ def run(
     from cowest_bench.gate.baseline import baseline_of
     from cowest_bench.gate.check import Settings
     from cowest_bench.gate.sequential import until_decided
-    from cowest_bench.lab.planned import estimate
+    from cowest_bench.lab.planned import forecast
     from cowest_bench.report.comparison import looked_line
     from cowest_bench.store import Results
 
@@ -230,7 +230,7 @@ def run(
     plan = plans.Plan.load(file, changes)
     if dry_run:
         steps = plans.planned(plan, stated=True).steps
-        show_estimate(estimate(steps.values(), Results(root)), rate, plan.split, form)
+        show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
     results = new_results(root)
     with progress_bars() as progress:

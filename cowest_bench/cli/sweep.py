@@ -19,7 +19,7 @@ from cowest_bench.cli.shared import (
     rebuild,
     results_option,
     set_option,
-    show_estimate,
+    show_forecast,
 )
 from cowest_bench.errors import printable
 
@@ -75,7 +75,7 @@ def sweep(
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import sweep as sweeps
-    from cowest_bench.lab.planned import estimate
+    from cowest_bench.lab.planned import forecast
     from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit}
@@ -83,7 +83,7 @@ def sweep(
     plan = sweeps.Sweep.load(file, changes)
     if dry_run:
         steps = sweeps.planned(plan, stated=True).lab.steps
-        show_estimate(estimate(steps.values(), Results(root)), rate, plan.split, form)
+        show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
     run_sweep(plan, new_results(root), workers, form)
 

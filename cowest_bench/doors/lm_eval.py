@@ -36,7 +36,7 @@ from cowest_bench.models import require_usable
 from cowest_bench.models.endpoints import open_model
 from cowest_bench.systems import find_system
 from cowest_bench.systems.solvers import answer_with
-from cowest_bench.tasks import Message, Metadata, as_json, messages_of, read_task_file
+from cowest_bench.tasks import Message, Metadata, chat_as_json, messages_of, read_task_file
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -119,7 +119,7 @@ class CowestLM(LM):
         self, chat_history: list[Message], add_generation_prompt: bool = True
     ) -> str:
         """The conversation as text that ``generate_until`` reads back."""
-        return as_json(chat_history, add_generation_prompt)
+        return chat_as_json(chat_history, add_generation_prompt)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer all requests; a request that is there several times is a task's ``repeats``.

@@ -51,7 +51,7 @@ Measured = Mapping[tuple[str, str, Role, str], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Forecast:
     """What is still to be asked in one evaluation of a plan.
 
     Attributes:
@@ -90,7 +90,7 @@ class Estimate:
         )
 
 
-def estimate(steps: Iterable[Step], results: Results) -> list[Estimate]:
+def forecast(steps: Iterable[Step], results: Results) -> list[Forecast]:
     """What the evaluations of steps still have to ask, with calls and tokens; nothing if finished.
 
     Calls are counted on the data where it can be loaded, and otherwise (a data set on the hub, without
@@ -98,7 +98,7 @@ def estimate(steps: Iterable[Step], results: Results) -> list[Estimate]:
     task, system and models; or estimated from the prompts' lengths and the longest answers.
     """
     known = tokens_measured(results)
-    return [_estimate(step, results, known, at_most) for step, at_most in _asking(steps, results)]
+    return [_forecast(step, results, known, at_most) for step, at_most in _asking(steps, results)]
 
 
 def _asking(steps: Iterable[Step], results: Results) -> Iterator[tuple[Evaluate, bool]]:
@@ -128,7 +128,7 @@ def unanswered(step: Evaluate, results: Results) -> int:
     return len(step.missing(rows, results))
 
 
-def _estimate(step: Evaluate, results: Results, measured: Measured, at_most: bool) -> Estimate:
+def _forecast(step: Evaluate, results: Results, measured: Measured, at_most: bool) -> Forecast:
     answers = unanswered(step, results)
     calls = step.calls(answers)
     of = lengths(step.task)
@@ -144,7 +144,7 @@ def _estimate(step: Evaluate, results: Results, measured: Measured, at_most: boo
             into, out = step.system.tokens(role, of)
             repeated = answers * step.repeats
             tokens[role] = (repeated * into, repeated * out)
-    return Estimate(
+    return Forecast(
         step,
         step.task.size,
         answers,

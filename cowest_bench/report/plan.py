@@ -12,25 +12,25 @@ from rich.text import Text
 
 from cowest_bench.analysis.planning import detectable_difference
 from cowest_bench.errors import printable
-from cowest_bench.lab.planned import Estimate
+from cowest_bench.lab.planned import Forecast
 
 DISCORDANCE = 0.3  # assumed before a run: the share of samples that only one of two gets right
 
 
-def summarise_plan(estimates: Sequence[Estimate], rate: float, split: str) -> dict[str, Any]:
+def summarise_plan(forecasts: Sequence[Forecast], rate: float, split: str) -> dict[str, Any]:
     """What a plan takes, as JSON: evaluations, totals by role, cost, time and detectable effects.
 
     Args:
-        estimates: What ``lab.planned.estimate`` says of its evaluations.
+        forecasts: What ``lab.planned.forecast`` says of its evaluations.
         rate: Calls a second.
         split: The split that systems are compared on.
     """
-    finished = sum(not each.answers for each in estimates)
-    estimates = [each for each in estimates if each.answers]
+    finished = sum(not each.answers for each in forecasts)
+    forecasts = [each for each in forecasts if each.answers]
     calls: Counter[str] = Counter()
     tokens: dict[str, dict[str, float]] = defaultdict(lambda: {"input": 0.0, "output": 0.0})
     unpriced = []
-    for each in estimates:
+    for each in forecasts:
         calls.update(each.calls)
         for role, spec in each.models.items():
             tokens[role]["input"] += each.input_tokens[role]
@@ -38,24 +38,24 @@ def summarise_plan(estimates: Sequence[Estimate], rate: float, split: str) -> di
             if not (spec.price or spec.is_free):
                 unpriced.append(str(role))
     return {
-        "evaluations": [_evaluation(each) for each in estimates],
+        "evaluations": [_evaluation(each) for each in forecasts],
         "finished": finished,
         "calls": dict(calls),
         "tokens": dict(tokens),
-        "cost": None if unpriced else sum(each.cost for each in estimates),
+        "cost": None if unpriced else sum(each.cost for each in forecasts),
         "unpriced": [*dict.fromkeys(unpriced)],
-        "measured": all(each.measured for each in estimates),
+        "measured": all(each.measured for each in forecasts),
         "seconds": sum(calls.values()) / rate,
         "rate": rate,
         "detectable": {
             each.step.task.name: detectable_difference(each.samples, DISCORDANCE)
-            for each in estimates
+            for each in forecasts
             if each.step.task.split == split
         },
     }
 
 
-def _evaluation(each: Estimate) -> dict[str, Any]:
+def _evaluation(each: Forecast) -> dict[str, Any]:
     step = each.step
     return {
         "task": step.task.name,
@@ -129,7 +129,7 @@ def plan_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"cost: {summary['cost']:.2f} usd paid to endpoints"
     else:
         yield f"cost: about {summary['cost']:.2f} usd if all answers are at their longest; after a trial"
-        yield "      (--limit 20) the estimate uses the lengths measured there"
+        yield "      (--limit 20) the forecast uses the lengths measured there"
     for basis in dict.fromkeys(each["basis"] for each in summary["evaluations"]):
         yield f"basis: {basis}"
     yield f"time: {summary['seconds'] / 3600:.1f} h at {summary['rate']:g} calls a second, plus training"

@@ -165,7 +165,7 @@ class Task:
         """
         with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
             self.lm.build_all_requests(
-                rank=0, world_size=1, limit=self.limit, chat_template=as_json, **self._turns
+                rank=0, world_size=1, limit=self.limit, chat_template=chat_as_json, **self._turns
             )
         return [
             TaskSample(
@@ -323,10 +323,10 @@ class Task:
         return {
             "gold": self.gold_id,
             "clusters": content_hash([(each.id, each.cluster) for each in self.samples]),
-            "filters": described(config.filter_list),
-            "metrics": described(config.metric_list),
-            "process_results": described(config.process_results),
-            "class": described(type(self.lm)),
+            "filters": config_as_json(config.filter_list),
+            "metrics": config_as_json(config.metric_list),
+            "process_results": config_as_json(config.process_results),
+            "class": config_as_json(type(self.lm)),
             "primary": self.meta.primary,
             "version": self.meta.version,
             "domain": self.meta.domain,
@@ -367,14 +367,18 @@ def _loaded_again(name: str, split: Split, options: dict[str, Any]) -> Task:
     return load_task(name, split, **options)
 
 
-def described(value: Any) -> Any:
+def config_as_json(value: Any) -> Any:
     """A part of a task's configuration as JSON; a function or class is its name and its file's code."""
     if isinstance(value, Mapping):
-        return {str(key): described(each) for key, each in value.items()}
+        return {str(key): config_as_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [described(each) for each in value]
+        return [config_as_json(each) for each in value]
     if isinstance(value, partial):
-        return [described(value.func), described(value.args), described(value.keywords)]
+        return [
+            config_as_json(value.func),
+            config_as_json(value.args),
+            config_as_json(value.keywords),
+        ]
     if callable(value):
         # lm-eval names the module of a task's own functions by its path, which may move.
         module = value.__module__.rpartition("/")[2]
@@ -459,13 +463,13 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
+def chat_as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
     """Stand in for a chat template, so that lm-eval hands over messages instead of text."""
     return _JSON_MARK + json.dumps(messages)
 
 
 def messages_of(context: str) -> tuple[list[Message], bool]:
-    """The messages of a context that ``as_json`` wrote, or one turn of plain text; and if it is plain.
+    """The messages of a context that ``chat_as_json`` wrote, or one turn of plain text; and if it is plain.
 
     (lm-eval says nowhere which of the two it hands over, and caches contexts if asked to.)
     """

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cowest_bench import plan as plans
-from cowest_bench.lab.planned import estimate
+from cowest_bench.lab.planned import forecast
 from cowest_bench.plan import Plan
 from cowest_bench.pocket import demo as pocket
 from cowest_bench.store import Results
@@ -107,7 +107,7 @@ def test_planned_calls_are_made_calls(
     plan = Plan.load(None, described(results, systems, epochs, method, seed))
     planned = plans.planned(plan).steps.values()
     before = Counter({role: calls["calls"] for role, calls in endpoint.usage.items()})
-    foreseen = estimate(planned, results)
+    foreseen = forecast(planned, results)
     runs = list(plans.run(plan, results))
     after = Counter({role: calls["calls"] for role, calls in endpoint.usage.items()})
     assert {run.system for run in runs} == set(systems) - (set() if method else {"none"})
@@ -120,8 +120,8 @@ def test_planned_calls_are_made_calls(
     assert {role: after[role] - before[role] for role in ("strong", "evaluator")} == {
         role: made[role] for role in ("strong", "evaluator")
     }
-    assert [each.answers for each in estimate(planned, results)] == [0] * len(
-        estimate(planned, results)
+    assert [each.answers for each in forecast(planned, results)] == [0] * len(
+        forecast(planned, results)
     )
     again = [run.run_id for run in plans.run(plan, results)]
     assert again == [run.run_id for run in runs]
@@ -159,7 +159,7 @@ def test_a_finished_part_is_subtracted(endpoint: Endpoint, tmp_path: Path) -> No
     content = described(results, ["strong"], 1, None, 0)
     list(plans.run(Plan.load(None, content), results))
     both = Plan.load(None, content | {"systems": ["strong", "collab"]})
-    left = estimate(plans.planned(both).steps.values(), results)
+    left = forecast(plans.planned(both).steps.values(), results)
     assert [(each.step.system.name, each.calls) for each in left if each.answers] == [
         ("collab", {"weak": 8, "strong": 8})
     ]
