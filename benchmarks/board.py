@@ -21,12 +21,14 @@ import click
 import duckdb
 from shared import apart, cpu_seconds, peak, write
 
-from cowest_bench.board.snapshot import SETTINGS, TABLES, publish
+from cowest_bench.board.snapshot import publish
 from cowest_bench.store import Results
+from cowest_bench.store.schema import TABLES
+from cowest_bench.store.tables import SETTINGS
+from cowest_bench.systems import system_names
 
 RUNS = 10
 LONGEST = 60.0  # CPU seconds that a million rows may take
-SYSTEMS = ("weak", "strong", "collab", "collab-tuned")
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def main(rows: int, varied: bool) -> None:
 
 
 def write_runs(results: Results, count: int, varied: bool) -> None:
-    """Runs of all systems on the same questions."""
+    """Runs of all systems on the same samples."""
+    systems = system_names()
     for i in range(RUNS):
-        write(results, f"{i:012x}", SYSTEMS[i % len(SYSTEMS)], count, i, varied)
+        write(results, f"{i:012x}", systems[i % len(systems)], count, i, varied)
 
 
 def measure_publishing(results: Results, rows: int) -> bool:
@@ -112,7 +115,7 @@ def cost(work: Any, results: Results, target: Path) -> Cost:
 
 
 def _measured(work: Any, results: Results, target: Path, told: Queue[tuple[float, int]]) -> None:
-    import cowest_bench.board.publication  # noqa: F401  (what is imported is not what is measured)
+    import cowest_bench.board.snapshot  # noqa: F401  (what is imported is not what is measured)
 
     before = peak()
     cpu = cpu_seconds(lambda: work(results, target), times=1)

@@ -1,11 +1,11 @@
-"""What comparing a million stored rows costs, beside only reading the columns it needs.
+"""What comparing a million stored rows costs, next to only reading the columns it needs.
 
     python benchmarks/compare.py                # two runs of 500,000 rows
     python benchmarks/compare.py --rows 100000
 
-A collaboration and its weak model alone, so that copied answers are counted too. CPU seconds of this
-process, best of three, and the memory by which its peak grew. Exits with 1 if a million rows take a
-second of CPU or more.
+Compares a collaboration with its weak model alone, so that copied answers are counted too. Prints the CPU
+seconds of this process, best of three, and the growth of its peak memory. Exits with 1 if a million rows
+take a second of CPU or more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ SEEN = ("sample_id", "score", "cluster", "cost", "weak_seconds", "strong_seconds
 
 
 @click.command()
-@click.option("--rows", default=1_000_000, show_default=True, help="Of both runs together.")
+@click.option("--rows", default=1_000_000, show_default=True, help="Rows of both runs together.")
 def main(rows: int) -> None:
-    """Write two runs, read their columns, compare them."""
+    """Write two runs, read their columns, and compare them."""
     with tempfile.TemporaryDirectory() as folder:
         results = Results(folder)
         results.prepare()
@@ -58,7 +58,7 @@ def main(rows: int) -> None:
 
 
 def write_both(results: Results, count: int) -> None:
-    """The two runs."""
+    """Write the two runs."""
     write(results, "aa", "collab", count, 0)
     write(results, "bb", "weak", count, 1)
 

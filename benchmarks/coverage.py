@@ -1,11 +1,11 @@
-"""How well the intervals, tests, verdicts and plans of cowest_bench.analysis.stats hold, by simulation.
+"""How well the intervals, tests, verdicts and plans of cowest_bench.analysis hold, by simulation.
 
-    python benchmarks/coverage.py --seed 0 --out docs/statistics.md     # all that follows its mark
+    python benchmarks/coverage.py --seed 0 --out docs/statistics.md     # replaces the tables at its end
     python benchmarks/coverage.py --quick                               # a fiftieth of the draws
 
-Exits with 1 if a claim fails. A claim is a bound on a measured rate; it fails when the rate is more
-than three Monte Carlo standard errors outside (four with --quick). Rates outside of their bounds,
-by however little, are printed in bold.
+Exits with 1 if a claim fails. A claim is a bound on a measured rate. It fails if the rate is outside the
+bound by more than three Monte Carlo standard errors (four with --quick). All rates outside their bounds
+are printed in bold.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from cowest_bench.analysis.stats import Floats, Verdict
 Codes = np.ndarray[tuple[int], np.dtype[np.intp]]
 SIZES = (100, 200, 500, 2000)
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
-CORRELATION = 0.2  # of two questions of one cluster
+CORRELATION = 0.2  # of two samples of one cluster
 
 
 @dataclass
 class Findings:
-    """Tables as they are made, and the claims that did not hold."""
+    """The tables so far, and the claims that failed."""
 
     seed: int
     quick: bool
@@ -41,13 +41,13 @@ class Findings:
         return max(40, full // 50) if self.quick else full
 
     def rng(self, *names: object) -> np.random.Generator:
-        """A generator of its own for every cell, so that cells can be left out or added."""
+        """A separate generator for every cell, so that cells can be left out or added."""
         return np.random.default_rng([self.seed, *" ".join(map(str, names)).encode()])
 
     def rate(self, name: str, hits: float, draws: int, low: float = 0.0, high: float = 1.0) -> str:
-        """A percentage for a table, its claim being checked; no draws: it is exact."""
+        """A percentage for a table, after checking its claim; 0 draws mean an exact rate."""
         share = hits / draws if draws else hits
-        variance = max(low * (1 - low), high * (1 - high))  # if the claim just holds
+        variance = max(low * (1 - low), high * (1 - high))  # at the bound
         error = np.sqrt(variance / draws) if draws else 1e-9
         slack = (4 if self.quick else 3) * error
         if not low - slack <= share <= high + slack:
@@ -70,7 +70,7 @@ class Findings:
 
 
 def designs(n: int) -> dict[str, Codes]:
-    """Questions alone, in clusters of five, and in clusters of 1, 3, 5, 7 and 9."""
+    """Single samples, clusters of five, and clusters of 1, 3, 5, 7 and 9."""
     uneven = np.resize([1, 3, 5, 7, 9], n // 5)
     return {
         "single": np.arange(n),
@@ -80,7 +80,7 @@ def designs(n: int) -> dict[str, Codes]:
 
 
 def by_cluster(rng: np.random.Generator, shares: Floats, codes: Codes) -> Floats:
-    """Each question's chances of the outcomes, alike within a cluster (Dirichlet)."""
+    """Probabilities of the outcomes for each sample, equal within a cluster (Dirichlet)."""
     if len(codes) == codes[-1] + 1:
         return np.broadcast_to(shares, (len(codes), len(shares)))
     own = rng.standard_gamma(
@@ -91,7 +91,7 @@ def by_cluster(rng: np.random.Generator, shares: Floats, codes: Codes) -> Floats
 
 
 def plan(codes: Codes, discordance: float) -> float:
-    """The detectable difference, with the inflation by clusters of these sizes (Kish, 1965)."""
+    """The detectable difference with the inflation of these clusters (Kish, 1965)."""
     size = float(np.sum(np.bincount(codes) ** 2)) / len(codes)
     return planning.detectable_difference(
         len(codes), discordance, inflation=1 + (size - 1) * CORRELATION, groups=len(codes) / size
@@ -99,7 +99,7 @@ def plan(codes: Codes, discordance: float) -> float:
 
 
 def coverage(codes: Codes) -> tuple[float, float]:
-    """What a 95% interval is claimed to hold: less exactly with few clusters."""
+    """The claimed coverage of a 95% interval: a wider range with few clusters."""
     return (0.94, 0.96) if codes[-1] + 1 >= 50 else (0.92, 0.99)
 
 
@@ -109,7 +109,7 @@ def right_wrong(rng: np.random.Generator, rate: float, codes: Codes) -> Floats:
 
 
 def graded(rng: np.random.Generator, rate: float, codes: Codes) -> Floats:
-    """Half of the scores are 0 or 1 and the others between, as F1 has them; the mean is rate."""
+    """Half of the scores are 0 or 1 and the others in between, as for F1; the mean is rate."""
     chance = np.clip(by_cluster(rng, np.array([rate, 1 - rate]), codes)[:, 0], 1e-9, 1 - 1e-9)
     between = rng.beta(2 * chance, 2 * (1 - chance))
     return np.where(rng.random(len(codes)) < 0.5, rng.random(len(codes)) < chance, between)
@@ -118,7 +118,7 @@ def graded(rng: np.random.Generator, rate: float, codes: Codes) -> Floats:
 def pairs(
     rng: np.random.Generator, discordance: float, difference: float, codes: Codes
 ) -> tuple[Floats, Floats]:
-    """Right/wrong scores of two systems, as far as they differ."""
+    """Right/wrong scores of two systems; 0 for both where they agree."""
     b, c = (discordance + difference) / 2, (discordance - difference) / 2
     chance = by_cluster(rng, np.array([b, c, 1 - b - c]), codes)
     u = rng.random(len(codes))
@@ -130,7 +130,7 @@ def pairs(
 def graded_pairs(
     rng: np.random.Generator, rate: float, difference: float, codes: Codes
 ) -> tuple[Floats, Floats]:
-    """Graded scores of two systems that answer half of the questions alike."""
+    """Graded scores of two systems that agree on half of the samples."""
     theirs = graded(rng, rate, codes)
     other = graded(rng, rate + 2 * difference, codes)
     return np.where(rng.random(len(codes)) < 0.5, theirs, other), theirs
@@ -140,7 +140,7 @@ def graded_pairs(
 
 
 def means(found: Findings) -> None:
-    """Coverage of mean_interval; the rate of each draw lies within .02 of the column's."""
+    """Coverage of mean_interval; each draw's rate is within .02 of the column's."""
     kinds: dict[str, tuple[Callable[..., Floats], int]] = {
         "right/wrong": (right_wrong, 6_000),
         "graded": (graded, 3_000),
@@ -168,7 +168,7 @@ def means(found: Findings) -> None:
 
 
 def exact_means(found: Findings) -> None:
-    """Coverage of mean_interval at one rate, single right/wrong questions: the sum over all counts."""
+    """Coverage of mean_interval at one rate for single right/wrong samples, summed over all counts."""
     rows = []
     for n in SIZES:
         counts = np.arange(n + 1)
@@ -183,7 +183,7 @@ def exact_means(found: Findings) -> None:
 
 
 def differences(found: Findings) -> None:
-    """Coverage of paired_difference; the discordance of each draw within a fifth of the column's."""
+    """Coverage of paired_difference; each draw's discordance is within a fifth of the column's."""
     columns = [(d, f) for d in (0.1, 0.3) for f in (0.0, 0.5, 1.0)][:5]
     draws, rows = found.draws(5_000), []
     for n in SIZES:
@@ -245,7 +245,7 @@ def bootstraps(found: Findings) -> None:
 
 
 def ranks(found: Findings) -> None:
-    """How often all true ranks of eight systems, three of them equal, are inside their intervals."""
+    """How often the intervals contain all true ranks of eight systems, three of them equal."""
     rates = np.array([0.3, 0.4, 0.5, 0.5, 0.5, 0.55, 0.6, 0.8])
     draws, rows = found.draws(500), []
     best = 1 + (rates[:, None] < rates).sum(axis=1)
@@ -271,7 +271,7 @@ def ranks(found: Findings) -> None:
 
 
 def sizes(found: Findings) -> None:
-    """Size at 5%: McNemar's tests by enumeration, the others by simulation."""
+    """Size at 5%: of McNemar's tests by enumeration, of the others by simulation."""
     rows = []
     for n in (100, 200):
         for d in (0.05, 0.1, 0.3):
@@ -308,7 +308,7 @@ def sizes(found: Findings) -> None:
 
 
 def mcnemar_size(n: int, discordance: float, mid_p: bool) -> float:
-    """Chance to reject at 5% when helped is as likely as hurt: the sum over all tables."""
+    """Probability of rejecting at 5% if helped and hurt are equally likely, summed over all tables."""
     size = 0.0
     for differ in range(n + 1):
         weight = binom.pmf(differ, n, discordance)
@@ -323,7 +323,7 @@ def mcnemar_size(n: int, discordance: float, mid_p: bool) -> float:
 
 
 def verdicts(found: Findings) -> None:
-    """How often each verdict is given, and how often a false one, by the true difference."""
+    """How often each verdict is given, and how often it is false, by true difference."""
     draws, margin = found.draws(4_000), 0.05
     false: dict[float, tuple[Verdict, ...]] = {
         -margin: (Verdict.IMPROVED, Verdict.EQUIVALENT, Verdict.NON_INFERIOR),
@@ -345,12 +345,12 @@ def verdicts(found: Findings) -> None:
             elif truth in false:
                 found.rate(name, sum(given[one] for one in false[truth]), draws, 0, 0.03)
             rows.append([f"{truth:+.3f}", *(f"{count / draws:.1%}" for count in given.values())])
-        title = f"Verdicts at a margin of {margin}: {n} questions, {design}, 20% differ"
+        title = f"Verdicts at a margin of {margin}: {n} samples, {design}, 20% differ"
         found.table(title, ["truth", *Verdict], rows)
 
 
 def several(found: Findings) -> None:
-    """False rejections among twelve cells, none or half of which have a difference."""
+    """False rejections among twelve cells, of which none or half have a difference."""
     draws, rows, n = found.draws(1_000), [], 100
     for real in (0, 6):
         for design, codes in designs(n).items():
@@ -378,7 +378,7 @@ def several(found: Findings) -> None:
 
 
 def power(found: Findings) -> None:
-    """How often a true difference that was called detectable is found: single questions exactly."""
+    """How often a detectable difference is detected; exact for single samples."""
     draws, shares = found.draws(8_000), (0.05, 0.1, 0.2, 0.4)
     rows = []
     for n in SIZES:
@@ -413,7 +413,7 @@ def power(found: Findings) -> None:
 
 
 def sequential(found: Findings) -> None:
-    """Size, power and saving of stopping at the first of five looks that excludes 0."""
+    """Size, power and savings when stopping at the first of five looks that excludes 0."""
     draws, rows, levels = found.draws(3_000), [], planning.obrien_fleming()
     for n in (200, 500, 2000):
         for design, codes in designs(n).items():
@@ -446,14 +446,14 @@ def sequential(found: Findings) -> None:
 
 
 def detectable(found: Findings) -> None:
-    """Smallest difference found with a power of 80%, by questions and discordance."""
+    """Smallest difference detected with a power of 80%, by number of samples and discordance."""
     shares = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
     rows = [
         [str(n), *(f"{planning.detectable_difference(n, d):.3f}" for d in shares)]
         for n in (50, 100, 200, 300, 500, 1000, 2000, 5000)
     ]
     header = [f"{d:.0%} differ" for d in shares]
-    found.table("Detectable difference, single questions", ["n", *header], rows)
+    found.table("Detectable difference, single samples", ["n", *header], rows)
 
 
 MARK = "<!-- what follows is written by benchmarks/coverage.py -->\n"

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from cowest_bench.config import SYSTEMS
 from cowest_bench.store import Results, Run, arrow_schema
+from cowest_bench.systems import find_system
 
 TEXT = "A patient of 54 years is seen with pain in the chest. " * 4
 
@@ -27,12 +27,13 @@ def write(
         results: Where to.
         run_id: Its id.
         system: Decides the models.
-        count: How many questions, each asked once.
+        count: How many samples, each answered once.
         seed: Of the scores.
         varied: Whether every text is another one, so that they cannot be stored once.
     """
     rng = np.random.default_rng(seed)
-    models = {role: role[0] for role in SYSTEMS[system]}
+    of = find_system(system)
+    models = {role: role[0] for role in of.roles}
     known: dict[str, Any] = {
         "run_id": pyarrow.repeat(run_id, count),
         "sample_id": np.arange(count),
@@ -73,6 +74,7 @@ def write(
             "seconds": 1.0,
             "score_id": "same",
             "data": "same",
+            "compared_with": of.compared_with,
             "identity": {"models": models},
         }
     )

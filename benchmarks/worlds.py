@@ -1,10 +1,9 @@
-"""The README's table: the demo on several worlds, means and paired differences.
+"""The table of docs/pocket.md: the demo on several worlds, with means and paired differences.
 
     python benchmarks/worlds.py --seeds 11-15 --controls --results DIR
 
-Each world is a `cowest demo --seed N` with a results folder of its own under DIR, so what
-exists is not made again. Intervals are clustered as the samples are nested (disease, person or
-action, in its world).
+Each world is a `cowest demo --seed N` with its own results folder under DIR, so finished worlds are
+cached. Intervals are clustered by what samples share (a disease, person or action of a world).
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ MAIN = ("strong", "weak", "collab", "collab-tuned")
 
 @click.command()
 @click.option("--seeds", default="11-15", show_default=True, metavar="FIRST-LAST")
-@click.option("--controls", is_flag=True, help="With the controls of the demo.")
+@click.option("--controls", is_flag=True, help="Also run the controls of the demo.")
 @click.option("--results", "root", type=click.Path(path_type=Path), required=True)
 def main(seeds: str, controls: bool, root: Path) -> None:
-    """Print the table as Markdown and write all of it to DIR/worlds.json."""
+    """Print the table as Markdown and write all numbers to DIR/worlds.json."""
     first, _, last = seeds.partition("-")
     found: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     ordered = worlds = 0

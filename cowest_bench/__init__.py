@@ -1,78 +1,83 @@
 """cowest-bench: evaluate weak-strong collaboration of language models.
 
-The Python door: nouns and verbs are imported when first used, so importing the package is instant.
+The nouns and verbs of the Python interface; each is imported when it is first used, so that importing
+the package is instant.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cowest_bench.config import ModelSpec, Pairing, Price
+    from cowest_bench.analysis.feedback import influence, preference_pairs
+    from cowest_bench.config import Asking, Limits, ModelSpec, Pairing, Price
     from cowest_bench.errors import CowestError
-    from cowest_bench.lab.evaluate import evaluate
-    from cowest_bench.lab.feedback import influence, preference_pairs
-    from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, dpo, sft
-    from cowest_bench.method import Method, cowest, preference_rows
+    from cowest_bench.lab.local import Local
+    from cowest_bench.lab.planned import Planned
+    from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
+    from cowest_bench.method import Method, cowest
     from cowest_bench.report.results import summarise
     from cowest_bench.store import Results, Run, SampleScore
+    from cowest_bench.systems import System, find_system
     from cowest_bench.tasks import Task, list_tasks, load_task, validate_task
 
 __version__ = version("cowest-bench")
 
 _HOME = {
+    "Asking": "config",
     "CowestError": "errors",
-    "DPOSettings": "train",
-    "Lora": "train",
+    "DPOSettings": "lab.training",
+    "Limits": "config",
+    "Local": "lab.local",
+    "Lora": "lab.training",
     "Method": "method",
     "ModelSpec": "config",
     "Pairing": "config",
+    "Planned": "lab.planned",
     "Price": "config",
-    "Results": "records",
-    "Run": "records",
-    "SFTSettings": "train",
-    "SampleScore": "records",
+    "Results": "store",
+    "Run": "store",
+    "SFTSettings": "lab.training",
+    "SampleScore": "store",
+    "System": "systems",
     "Task": "tasks",
     "cowest": "method",
-    "dpo": "train",
-    "evaluate": "evaluate",
-    "influence": "feedback",
+    "find_system": "systems",
+    "influence": "analysis.feedback",
     "list_tasks": "tasks",
     "load_task": "tasks",
-    "preference_pairs": "feedback",
-    "preference_rows": "method",
-    "sft": "train",
-    "summarise": "report",
+    "preference_pairs": "analysis.feedback",
+    "summarise": "report.results",
     "validate_task": "tasks",
 }
 
 __all__ = [
+    "Asking",
     "CowestError",
     "DPOSettings",
+    "Limits",
+    "Local",
     "Lora",
     "Method",
     "ModelSpec",
     "Pairing",
+    "Planned",
     "Price",
     "Results",
     "Run",
     "SFTSettings",
     "SampleScore",
+    "System",
     "Task",
     "__version__",
     "cowest",
-    "dpo",
-    "evaluate",
+    "find_system",
     "influence",
     "list_tasks",
     "load_task",
     "preference_pairs",
-    "preference_rows",
-    "sft",
     "summarise",
     "validate_task",
 ]
@@ -82,14 +87,3 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-class _Package(ModuleType):
-    """``evaluate`` is the verb, also after the module of the same name has been imported."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

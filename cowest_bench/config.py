@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Role = Literal["weak", "strong", "evaluator"]
 ROLES: tuple[Role, ...] = ("weak", "strong", "evaluator")
 
+DEFAULT_FORMAT = "cot"
 DRAFT_TEMPERATURE = 0.7  # drafts are sampled, because k drafts of one sample have to differ
 
 Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
@@ -102,6 +103,19 @@ class Limits(BaseModel):
     sample_retries: int = Field(1, ge=0)
     connections: int | None = Field(None, gt=0)
     """Calls to one endpoint at a time; by default the engine adapts it to the endpoint."""
+
+
+class Asking(BaseModel):
+    """How samples are asked, beyond what the task says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Of sampling, and of training."""
+    format: str = DEFAULT_FORMAT
+    """The interaction format: how the weak model helps, a key of ``prompts.FORMATS``."""
+    temperature: float = Field(DRAFT_TEMPERATURE, ge=0)
+    """Of drafts; answers are generated with the task's own settings."""
 
 
 class Pairing(BaseModel):

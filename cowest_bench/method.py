@@ -2,164 +2,119 @@
 
 A weak model that knows a domain is specialised and drafts; a strong model that does not know it
 refines; what the drafts changed about the strong model's answers becomes preference pairs, and DPO
-aligns the weak model with them.
+aligns the weak model with them. ``lab`` is who does it: this machine, a dry run, a sweep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from cowest_bench.config import Limits, ModelSpec, Pairing
-from cowest_bench.errors import ConfigError, RunError
-from cowest_bench.lab.evaluate import Progress, evaluate
-from cowest_bench.lab.feedback import (
-    PreferencePair,
-    Rule,
-    Signal,
-    best_drafts,
-    influence,
-    preference_pairs,
-)
-from cowest_bench.lab.judge import judge
-from cowest_bench.lab.train import DPOSettings, Row, SFTSettings, dpo, sft
-from cowest_bench.models.budget import Budget
-from cowest_bench.store import Results, Run
-from cowest_bench.systems import DRAFT_TEMPERATURE
-from cowest_bench.tasks import Message, Task
-from cowest_bench.tasks.prompts import DEFAULT_FORMAT
+from cowest_bench.config import Asking, ModelSpec, Pairing
+from cowest_bench.errors import ConfigError
+from cowest_bench.lab.evaluate import Evaluate
+from cowest_bench.lab.lab import Lab
+from cowest_bench.lab.prefer import PairSettings
+from cowest_bench.lab.step import Model, Models
+from cowest_bench.lab.training import DPOSettings, SFTSettings
+from cowest_bench.systems import COLLAB, COLLAB_TUNED, STRONG, WEAK, System
+from cowest_bench.tasks import Task
+
+SYSTEMS = (WEAK, STRONG, COLLAB, COLLAB_TUNED)
 
 
-class Method(BaseModel):
+class Method(PairSettings):
     """How the method is run; the defaults suit a model of some billion parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rounds: int = 1
-    k: int = 4
-    """Drafts of every feedback question."""
-    format: str = DEFAULT_FORMAT
-    temperature: float = DRAFT_TEMPERATURE
-    signal: Signal = "metric"
-    """What a draft's influence is measured by; ``logprob`` needs a local strong model."""
-    rule: Rule = "rank"
+    rounds: int = Field(1, ge=1)
+    k: int = Field(4, ge=2)
+    """Drafts of every feedback sample."""
     control: Literal["random-pairs", "best-draft-sft"] | None = None
     """Tune on pairs drawn at random from the same drafts, or imitate the best ones without pairs."""
     sft: SFTSettings = SFTSettings()
     dpo: DPOSettings = DPOSettings()
 
+    @property
+    def judged(self) -> bool:
+        """Whether an evaluator says what a draft has changed."""
+        return self.signal == "evaluator"
+
+    @property
+    def graded(self) -> bool:
+        """Whether the feedback needs log-probabilities of gold answers."""
+        return self.signal == "logprob"
+
+    @property
+    def imitate(self) -> bool:
+        """Whether the best drafts are imitated, without rejected ones."""
+        return self.control == "best-draft-sft"
+
+    @property
+    def pairing(self) -> PairSettings:
+        """How drafts become pairs."""
+        known = {name: getattr(self, name) for name in PairSettings.model_fields}
+        return PairSettings(
+            **known | ({"rule": "random"} if self.control == "random-pairs" else {})
+        )
+
 
 def cowest(
+    lab: Lab,
     task: Task,
-    pairing: Pairing,
+    models: Pairing,
+    how: Method | None = None,
     *,
-    results: Results,
-    method: Method | None = None,
+    systems: Sequence[System] = SYSTEMS,
     evaluator: ModelSpec | None = None,
-    seed: int = 0,
-    limits: Limits | None = None,
-    budget: Budget | None = None,
-    progress: Progress | None = None,
-) -> Iterator[Run]:
-    """Run the whole method on a task, and yield the test run of every system as it is finished.
+    asking: Asking | None = None,
+    epochs: int = 1,
+) -> Iterator[Evaluate]:
+    """Run the whole method on a task, and yield the evaluation of every system as it is made.
 
     Args:
-        task: A task with train, feedback, dev and test splits.
-        pairing: The weak model, untrained in the domain, and the strong model.
-        results: Where runs, logs and models go; what is there already is not done again.
-        method: How the method is run.
+        lab: Who does the steps.
+        task: A task with train, feedback and dev splits, on the split that systems are compared on.
+        models: The weak model, untrained in the domain, and the strong model.
+        how: How the method is run.
+        systems: What to compare; without a tuned one, the weak model is specialised and no more.
         evaluator: Who judges the answers, where the method's signal is ``evaluator``.
-        seed: Of training and sampling.
-        limits: How long to wait for endpoints.
-        budget: What may be spent.
-        progress: Told what is being done, and how far it is.
+        asking: The interaction format, the temperature of drafts, and the seed (of training too).
+        epochs: How often each sample of the compared split is asked.
 
     Raises:
         ConfigError: If the signal is ``evaluator`` and there is none.
-        CowestError: See ``evaluate``, ``sft`` and ``dpo``.
+        CowestError: See the verbs.
     """
-    how = method or Method()
-    strong = pairing.strong
-    graded = how.signal == "logprob"
-    run = partial(evaluate, results=results, limits=limits, budget=budget, progress=progress)
-    ask = partial(run, strong=strong, seed=seed, format=how.format, temperature=how.temperature)
-    rate = partial(judge, results=results, limits=limits, budget=budget, progress=progress)
-    specialise = partial(sft, results=results, settings=how.sft, seed=seed, progress=progress)
-    align = partial(dpo, results=results, settings=how.dpo, seed=seed, progress=progress)
+    how, asking = how or Method(), asking or Asking()
+    strong, seed = models.strong, asking.seed
+    ask = partial(lab.evaluate, asking=asking)
+    tuned = [system for system in systems if system.tuned]
 
     # 1. Specialise the weak model in the domain.
-    weak = specialise(pairing.weak, task.on("train").sft_rows())
-    yield ask(task, "weak", weak=weak)
-    yield ask(task, "strong")
-    yield ask(task, "collab", weak=weak)
+    weak: Model = lab.sft(models.weak, task.on("train"), how.sft, seed)
+    pair: Models = {"weak": weak, "strong": strong}
+    for system in systems:
+        if not system.tuned:
+            yield ask(task, system, pair, epochs=epochs)
 
-    for _ in range(how.rounds):
+    for _ in range(how.rounds if tuned else 0):
         # 2. Collaborative feedback: what did each draft change about the strong model's answer?
-        drafts = ask(task.on("feedback"), "collab", weak=weak, epochs=how.k, graded=graded)
-        alone = ask(task.on("feedback"), "strong", graded=graded)
-        if how.signal == "evaluator":
-            drafts = rate(task.on("feedback"), drafts, alone, _required(evaluator))
-        candidates = influence(results.samples(drafts), results.samples(alone), how.signal)
-        rule: Rule = "random" if how.control == "random-pairs" else how.rule
-        pairs = preference_pairs(candidates, rule, seed)
-        if not pairs:
-            raise RunError(
-                f"No two drafts of a feedback question of {task.name} differ in what they changed; "
-                "ask for more drafts (k), or take another signal."
-            )
+        drafts = ask(task.on("feedback"), COLLAB, pair, epochs=how.k, graded=how.graded)
+        alone = ask(task.on("feedback"), STRONG, pair, graded=how.graded)
+        judged = lab.judge(drafts, alone, _required(evaluator)) if how.judged else None
+        pairs = lab.prefer(drafts, alone, judged, how.pairing, seed=seed, imitate=how.imitate)
 
         # 3. Align the weak model with it, as far as that helps the collaboration on dev.
-        rows = preference_rows(
-            task.on("feedback"), pairs, how.format, imitate=how.control == "best-draft-sft"
-        )
-        weak = align(weak, rows, score=partial(_dev_score, ask, task))
-        yield ask(task, "collab-tuned", weak=weak, control=how.control)
-
-
-def preference_rows(
-    feedback: Task,
-    pairs: list[PreferencePair],
-    format: str = DEFAULT_FORMAT,
-    *,
-    imitate: bool = False,
-) -> list[Row]:
-    """Pairs as trl reads them, under the prompt for which the drafts were written."""
-    prompts = feedback.prompts(format)
-
-    def prompt(sample_id: int) -> list[Message]:
-        *before, question = feedback.samples[sample_id].messages
-        return [*before, {"role": "user", "content": prompts.for_draft(question["content"])}]
-
-    def written(draft: str) -> list[Message]:
-        return [{"role": "assistant", "content": draft}]
-
-    if imitate:
-        return [
-            {"prompt": prompt(best.sample_id), "completion": written(best.draft)}
-            for best in best_drafts(pairs)
-        ]
-    return [
-        {
-            "prompt": prompt(pair.sample_id),
-            "chosen": written(pair.chosen.draft),
-            "rejected": written(pair.rejected.draft),
-        }
-        for pair in pairs
-    ]
+        weak = lab.align(weak, pairs, Evaluate(task.on("dev"), COLLAB, pair, asking), how.dpo, seed)
+        pair = {"weak": weak, "strong": strong}
+        for system in tuned:
+            yield ask(task, system, pair, epochs=epochs, control=how.control)
 
 
 def _required(evaluator: ModelSpec | None) -> ModelSpec:
     if evaluator is None:
         raise ConfigError("The signal evaluator needs a model; give one with --evaluator MODEL.")
     return evaluator
-
-
-def _dev_score(ask: partial[Run], task: Task, candidate: ModelSpec) -> float:
-    """The collaboration's score on the dev split with this candidate as the weak model."""
-    run = ask(task.on("dev"), "collab-tuned", weak=candidate)
-    if run.score is None:
-        raise RunError(f"No dev question of {task.name} could be scored; see {run.log}.")
-    return run.score

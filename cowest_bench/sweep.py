@@ -1,42 +1,35 @@
-"""Sweeps: every weak model with every strong one on every task, each baseline run once.
+"""Sweeps: every weak model with every strong one on every task, each shared step made once.
 
     tasks: [cowest_medmcqa, cowest_ifqa]
     weak: [hf/ORG/SMALL, hf/ORG/SMALLER]
     strong: [{name: openai/gpt-4o, price: {input: 2.5, output: 10}}, hf/ORG/LARGE]
     systems: [weak, strong, collab]
 
-A sweep is cut into jobs, plans of one task and one pairing at most: first every weak model alone
-(specialised, where there is a method), then by strong model: it alone, and its pairings. So a worker
-goes on with the strong model that it has loaded. A job is a plain function of picklable arguments.
+A sweep is the plans of all its pairings, carried out by one ``Planned`` lab: a step that several
+pairings need has one id, and is there once. Processes then make the steps.
 """
 
 from __future__ import annotations
 
-import os
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property, partial
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from cowest_bench import models
-from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError, CowestError, RunError, redacted
+from cowest_bench.errors import ConfigError
 from cowest_bench.lab import workers
-from cowest_bench.models.budget import Budget
-from cowest_bench.plan import BasePlan, Estimate, Plan
+from cowest_bench.lab.evaluate import Evaluate
+from cowest_bench.lab.planned import Planned
+from cowest_bench.lab.processes import default_size, do_steps
+from cowest_bench.plan import BasePlan, Plan, evaluations
 from cowest_bench.store import Results, Run
-from cowest_bench.tasks import Task
 
-SINGLE = ("weak", "strong")
-REASON_LENGTH = 300  # characters of an error that is not ours; the workers' log has all of it
-Key = tuple[str, int | None, int | None]  # task, weak and strong model by their places in the lists
-Job: TypeAlias = workers.Job[Key, dict[str, Run]]
-Outcome: TypeAlias = workers.Outcome[Key, dict[str, Run]]
+Cell = tuple[str, int | None, int | None, str]  # task, places of the weak and strong model, system
 
 
 class Sweep(BasePlan):
@@ -61,10 +54,13 @@ class Sweep(BasePlan):
             ConfigError: Also if a system is missing that a gain needs, or a model is there twice.
         """
         sweep = super().load(path, changes)
-        if not {*SINGLE} < {*sweep.systems}:
+        single = {name for system in sweep.found_systems for name in system.compared_with}
+        missing = sorted(single - {*sweep.systems})
+        if not sweep.collaborative or missing:
             raise ConfigError(
                 "A sweep shows what collaboration gains over each model alone; its systems must be "
-                "weak, strong, and collab or collab-tuned or both."
+                f"{', '.join(missing) or 'weak, strong'}, and at least one in which models collaborate, "
+                "such as collab."
             )
         _ = sweep.weak_names, sweep.strong_names
         return sweep
@@ -72,7 +68,7 @@ class Sweep(BasePlan):
     @property
     def collaborative(self) -> tuple[str, ...]:
         """The systems of which there is one for each pairing."""
-        return tuple(name for name in dict.fromkeys(self.systems) if name not in SINGLE)
+        return tuple(system.name for system in self.found_systems if system.compared_with)
 
     @cached_property
     def weak_names(self) -> tuple[str, ...]:
@@ -84,14 +80,14 @@ class Sweep(BasePlan):
         """What tells the strong models apart in tables."""
         return _names("strong", self.strong, [spec.label for spec in self.strong])
 
-    def plan(self, **changes: Any) -> Plan:
-        """The plan of a part of it."""
+    def pairing(self, weak: int, strong: int) -> Plan:
+        """The plan of one pairing, as ``cowest run`` would run it."""
         shared = {name: getattr(self, name) for name in BasePlan.model_fields}
-        return Plan(**shared | changes)
+        return Plan(**shared, weak=self.weak[weak], strong=self.strong[strong])
 
-    def pairings(self) -> Iterator[Plan]:
-        """The plan of each pairing, as ``cowest run`` would run it."""
-        return (self.plan(weak=weak, strong=strong) for strong in self.strong for weak in self.weak)
+    def places(self) -> Iterator[tuple[int, int]]:
+        """The places of every pairing's models, so that a strong model is kept as long as possible."""
+        return ((i, j) for j in range(len(self.strong)) for i in range(len(self.weak)))
 
 
 def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tuple[str, ...]:
@@ -108,155 +104,89 @@ def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tupl
     return tuple(names)
 
 
-# --- jobs -----------------------------------------------------------------------------------------
+@dataclass
+class SweepPlan:
+    """The steps of a sweep.
 
-
-def jobs(sweep: Sweep, results: Results) -> list[Job]:
-    """The jobs, in the order in which models are loaded the fewest times.
-
-    Raises:
-        TaskError: If a task cannot be loaded.
+    Attributes:
+        lab: All of them, each once.
+        cells: The evaluation of every system, task and pairing.
+        names: What each step is called, by its id.
     """
-    tasks = {task.name: task for task in sweep.plan().loaded()}
-    weak, strong = range(len(sweep.weak)), range(len(sweep.strong))
-    keys: list[Key] = [(task, i, None) for i in weak for task in tasks]
-    for j in strong:
-        keys += [(task, None, j) for task in tasks]
-        keys += [(task, i, j) for i in weak for task in tasks]
-    return [_job(_part(sweep, tasks[key[0]], key), key, about(sweep, key), results) for key in keys]
+
+    lab: Planned = field(default_factory=Planned)
+    cells: dict[Cell, Evaluate] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
 
-def _part(sweep: Sweep, task: Task, key: Key) -> Plan:
-    """What one job is about."""
-    _, weak, strong = key
-    changes: dict[str, Any] = {"tasks": (task.name,), "options": task.options}
-    if weak is not None:
-        changes |= {"weak": sweep.weak[weak], "systems": ("weak",)}
-    if strong is not None:
-        changes |= {"strong": sweep.strong[strong], "systems": ("strong",), "method": None}
-    if weak is not None and strong is not None:
-        changes |= {"systems": sweep.collaborative, "method": sweep.method}
-    if sweep.method:  # it has two models, though its first stage is about one; it asks test once
-        changes = {"strong": sweep.strong[0], "epochs": 1} | changes
-    return sweep.plan(**changes)
+def planned(sweep: Sweep, *, stated: bool = False) -> SweepPlan:
+    """Every step of a sweep, none of them made; arguments and errors as for ``plan.planned``."""
+    found = SweepPlan()
+    for i, j in sweep.places():
+        plan = sweep.pairing(i, j)
+        pairing = f"{sweep.weak_names[i]} + {sweep.strong_names[j]}"
+        for task in plan.loaded(stated=stated):
+            for step in evaluations(plan, task, found.lab):
+                roles = step.system.roles
+                place = (i if "weak" in roles else None, j if "strong" in roles else None)
+                found.cells[task.name, *place, step.system.name] = step
+            for key, made in found.lab.steps.items():
+                roles = tuple(made.models) or ("weak", "strong")
+                names = {"weak": sweep.weak_names[i], "strong": sweep.strong_names[j]}
+                told = pairing if len(roles) > 1 else names.get(roles[0], roles[0])
+                found.names.setdefault(key, f"{told} on {task.name}: {made.about}")
+    return found
 
 
-def _job(plan: Plan, key: Key, name: str, results: Results) -> Job:
-    """A pairing needs what is done with each of its models alone."""
-    task, weak, strong = key
-    needs = frozenset() if None in key else frozenset({(task, weak, None), (task, None, strong)})
-    return workers.Job(key, name, partial(work, plan, results, name), needs)
+@dataclass(frozen=True)
+class Swept:
+    """What has become of a sweep.
 
-
-def about(sweep: Sweep, key: Key) -> str:
-    """A job's name."""
-    task, weak, strong = key
-    names = [sweep.weak_names[weak]] if weak is not None else []
-    names += [sweep.strong_names[strong]] if strong is not None else []
-    return f"{' + '.join(names)} on {task}"
-
-
-def work(plan: Plan, results: Results, name: str, who: str) -> dict[str, Run]:
-    """Do a job, in a worker process; returns its runs by system.
-
-    Raises:
-        CowestError: Whatever went wrong, as a sentence; what is not ours is printed as well.
+    Attributes:
+        found: The run of every cell that is there.
+        failed: Why steps were not made, by what they are called.
+        tasks: Names of the tasks, groups expanded.
     """
-    models.forget_all_but(plan.models.values())
 
-    def progress(what: str, done: int, total: int) -> None:
-        workers.tell(who, f"{name}: {what}", done, total)
-
-    try:
-        budget = _budget(plan.budget) if plan.budget else None
-        runs = plans.run(plan, results, lambda domain: progress, budget)
-        return {run.system: run for run in runs}
-    except CowestError:
-        raise
-    except Exception as error:  # noqa: BLE001 (the other jobs go on)
-        traceback.print_exc()
-        reason = redacted(" ".join(str(error).split()))[:REASON_LENGTH]
-        raise RunError(f"{type(error).__name__}: {reason}") from None
-
-
-@cache
-def _budget(text: str) -> Budget:
-    """The one budget of this process."""
-    return Budget.parse(text)
+    found: dict[Cell, Run]
+    failed: dict[str, str]
+    tasks: tuple[str, ...]
 
 
 def run(
     sweep: Sweep,
     results: Results,
     size: int | None = None,
-    progress: workers.Progress | None = None,
-) -> Outcome:
-    """Run what of a sweep is not there yet; returns the test runs of every job, by system.
+    progress: workers.WorkerProgress | None = None,
+) -> Swept:
+    """Make what of a sweep is not stored yet.
 
     Args:
         sweep: What to run.
-        results: Where it is recorded.
+        results: Where everything is stored.
         size: How many processes; see ``default_size``.
-        progress: Told what each of them does, and how many jobs are begun.
+        progress: Told what each of them does, and how many steps are begun.
 
     Raises:
-        ConfigError: If a budget is to hold for several processes, or cannot be read.
-        TaskError: If a task cannot be loaded.
+        ConfigError: If a budget is to hold for several processes.
+        CowestError: If a step is known to fail.
     """
-    if sweep.budget:
-        Budget.parse(sweep.budget)
-        if (size or 1) > 1:
-            raise ConfigError("A budget is held by one process; leave out --workers, or --budget.")
-    todo = jobs(sweep, results)
-    size = min(size or default_size(sweep), len(todo))
-    return workers.run(
-        todo,
-        size,
-        restart=not sweep.budget,  # another process would not know what was spent
+    if sweep.budget and (size or 1) > 1:
+        raise ConfigError("A budget is held by one process; leave out --workers, or --budget.")
+    steps = planned(sweep)
+    failed = do_steps(
+        steps.lab.steps,
+        steps.names,
+        results,
+        size=size or default_size(steps.lab.steps, sweep.budget),
+        threads=sweep.threads,
+        limits=sweep.limits,
+        budget=sweep.budget,
         progress=progress,
-        threads=sweep.threads or max(1, _cores() // size),
-        log=results.logs / "sweep.log",
     )
-
-
-def default_size(sweep: Sweep) -> int:
-    """How many processes there are unless it is said.
-
-    One with a budget, which one process holds; one if nothing is computed here, since an evaluation
-    asks endpoints concurrently by itself; one with an accelerator, which would have to hold every
-    model several times. Otherwise one for each core.
-    """
-    local = sweep.method or any(spec.is_local for spec in (*sweep.weak, *sweep.strong))
-    if sweep.budget or not local:
-        return 1
-    import torch
-
-    return 1 if torch.accelerator.is_available() else _cores()
-
-
-def _cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# --- what it will take ----------------------------------------------------------------------------
-
-
-def estimate(sweep: Sweep, results: Results) -> list[tuple[Plan, Estimate]]:
-    """The cells of a sweep with their calls and tokens, each with a plan that it belongs to.
-
-    What several pairings share, a model alone, is there once.
-
-    Raises:
-        TaskError: See ``plan.estimate``.
-    """
-    measured = plans.tokens_measured(results)
-    seen, cells = set(), []
-    for plan in sweep.pairings():
-        for cell in plans.estimate(plan, results, measured):
-            asked = tuple(plan.models[role].model_dump_json() for role in cell.calls)
-            shared = (cell.task, cell.split, cell.system, asked) if len(asked) == 1 else None
-            if shared is None or shared not in seen:
-                cells.append((plan, cell))
-            seen.add(shared)
-    return cells
+    found = {cell: step.run(results) for cell, step in steps.cells.items()}
+    return Swept(
+        {cell: made for cell, made in found.items() if made},
+        {steps.names[key]: reason for key, reason in failed.items()},
+        tuple(dict.fromkeys(task for task, *_ in steps.cells)),
+    )

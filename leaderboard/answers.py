@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import cast
+
 import pandas as pd
 
 from leaderboard import text
 
 COSTS = {
-    "usd_per_1k": ("US dollars per 1,000 questions", "${:,.2f} per 1,000 questions"),
-    "tokens": ("tokens per question, of both models", "{:,.0f} tokens per question"),
-    "seconds_per_1k": ("seconds per 1,000 questions", "{:,.0f} s per 1,000 questions"),
+    "usd_per_1k": ("US dollars per 1,000 samples", "${:,.2f} per 1,000 samples"),
+    "tokens": ("tokens per sample, of both models", "{:,.0f} tokens per sample"),
+    "seconds_per_1k": ("seconds per 1,000 samples", "{:,.0f} s per 1,000 samples"),
 }
 """Columns of ``data.entries``: the axis of a chart, and the words in a sentence."""
 
@@ -126,6 +129,26 @@ def which_go_together(pairs: pd.DataFrame) -> str:
     )
 
 
+def system(row: Mapping[str, object]) -> str:
+    """What a system is, as an item of a list.
+
+    Args:
+        row: Of ``data.systems``.
+    """
+    roles, singles = (list(cast("Iterable[str]", row[name])) for name in ("roles", "compared_with"))
+    models = "model" if len(roles) == 1 else "models"
+    alone = f"; compared with {' and '.join(singles)}" if singles else " alone"
+    tuned = f"; {row['untuned']} after DPO" if isinstance(row["untuned"], str) else ""
+    return text.markup(
+        "<li><b>{name}</b>: the {roles} {models}{alone}{tuned}</li>",
+        name=row["system"],
+        roles=" and ".join(roles),
+        models=models,
+        alone=alone,
+        tuned=tuned,
+    )
+
+
 def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: float) -> str:
     """What a comparison found, its last row in bold.
 
@@ -145,10 +168,12 @@ def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: flo
     }[last["verdict"]]
     more = ""
     if last["verdict"] == "inconclusive" and not text.is_missing(last["needed"]):
-        more = f" It would take about {last['needed']:,.0f} questions to tell; there are {last['n']:,}."
+        more = (
+            f" It would take about {last['needed']:,.0f} samples to tell; there are {last['n']:,}."
+        )
     return BIG.format(
         text.markup(
-            "<b>{candidate}</b> {words} <b>{baseline}</b>: {difference} on {n} questions "
+            "<b>{candidate}</b> {words} <b>{baseline}</b>: {difference} on {n} samples "
             "(margin {margin}).",
             candidate=candidate,
             words=words,

@@ -1,12 +1,15 @@
 """Charts: pure functions from tables to Altair, with a description for those who cannot see them.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; systems and verdicts have a shape
-as well. Names of others come in as data, cut and printable, never as a field or a format.
+Colours are Okabe and Ito's, which colour-blind people tell apart, or those that a system names for
+itself; systems and verdicts have a shape as well. Untrusted names come in as data, cut and printable,
+never as a field or a format.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, Literal
 
 import altair as alt
@@ -26,8 +29,11 @@ BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
     "#56B4E9",
     "#8A939E",
 )
-SYSTEMS = {"weak": PURPLE, "strong": ORANGE, "collab": GREEN, "collab-tuned": SKY}
-SYSTEM_SHAPES = ("triangle-up", "square", "circle", "diamond")
+SYSTEM_SHAPES = (
+    *("triangle-up", "square", "circle", "diamond", "cross", "triangle-down", "triangle-right"),
+    "triangle-left",
+)
+HEX_COLOR = re.compile(r"#[0-9A-Fa-f]{6}")
 VERDICTS = {
     "improved": BLUE,
     "equivalent": GREEN,
@@ -46,15 +52,27 @@ NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=Fals
 LEGEND = alt.Legend(title=None, orient="top")
 
 
-def system_marks(legend: alt.Legend | None = LEGEND) -> dict[str, Any]:
-    """Colour and shape of systems; layers of one chart must share their legend."""
-    domain = list(SYSTEMS)
-    colours = alt.Scale(domain=domain, range=[*SYSTEMS.values()])
-    shapes = alt.Scale(domain=domain, range=[*SYSTEM_SHAPES])
-    return {
-        "color": alt.Color("system:N", scale=colours, legend=legend),
-        "shape": alt.Shape("system:N", scale=shapes, legend=legend),
-    }
+def system_marks(
+    systems: pd.DataFrame, legend: alt.Legend | None = LEGEND
+) -> tuple[alt.Color, alt.Shape]:
+    """Colour and shape of systems, the same in all charts; layers of one chart must share their legend.
+
+    Args:
+        systems: ``data.systems``. With more systems than shapes these begin again; a system without a
+            colour is grey.
+        legend: None for none.
+    """
+    domain = [text.label(name) for name in systems["system"]]
+    shapes = [shape for _, shape in zip(domain, cycle(SYSTEM_SHAPES), strict=False)]
+    colours = alt.Scale(domain=domain, range=[*map(_colour, systems["color"])])
+    return (
+        alt.Color("system:N", scale=colours, legend=legend),
+        alt.Shape("system:N", scale=alt.Scale(domain=domain, range=shapes), legend=legend),
+    )
+
+
+def _colour(given: object) -> str:
+    return given if isinstance(given, str) and HEX_COLOR.fullmatch(given) else GREY
 
 
 def shown_names(frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -72,13 +90,16 @@ def tooltip(**titles: str) -> list[alt.Tooltip]:
     ]
 
 
-def intervals(entries: pd.DataFrame) -> Picture:
+def intervals(entries: pd.DataFrame, systems: pd.DataFrame) -> Picture:
     """Every entry's score with its interval, in the order of the table.
 
     Args:
         entries: label, system, score, low, high.
+        systems: ``data.systems``.
     """
-    rows = shown_names(entries[["label", "system", "score", "low", "high"]].dropna(), "label")
+    rows = entries[["label", "system", "score", "low", "high"]].dropna()
+    rows = shown_names(rows, "label", "system")
+    color, shape = system_marks(systems, None)
     y = alt.Y("label:N", sort=list(rows["label"]), axis=NAME)
     base = alt.Chart(rows).encode(
         y=y, tooltip=tooltip(entry="label:N", score="score:Q", low="low:Q", high="high:Q")
@@ -87,9 +108,11 @@ def intervals(entries: pd.DataFrame) -> Picture:
     bars = base.mark_rule(strokeWidth=2.5).encode(
         x=alt.X("low:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True)),
         x2="high:Q",
-        color=system_marks(None)["color"],
+        color=color,
     )
-    points = base.mark_point(filled=True, size=90, opacity=1).encode(x=score, **system_marks(None))
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        x=score, color=color, shape=shape
+    )
     best = rows.iloc[0] if len(rows) else None
     told = f" The highest is {best['label']} with {best['score']:.3f}." if best is not None else ""
     return alt.layer(bars, points).properties(
@@ -98,15 +121,18 @@ def intervals(entries: pd.DataFrame) -> Picture:
     )
 
 
-def pareto(entries: pd.DataFrame, cost: str, title: str) -> Picture:
+def pareto(entries: pd.DataFrame, systems: pd.DataFrame, cost: str, title: str) -> Picture:
     """What an entry costs against its score; the line joins those that nothing cheaper beats.
 
     Args:
         entries: label, system, score, low, high and the column of the cost.
+        systems: ``data.systems``.
         cost: Its name.
         title: What it is, with its unit.
     """
-    rows = shown_names(entries[["label", "system", "score", "low", "high", cost]].dropna(), "label")
+    rows = entries[["label", "system", "score", "low", "high", cost]].dropna()
+    rows = shown_names(rows, "label", "system")
+    color, shape = system_marks(systems)
     rows = rows.rename(columns={cost: "cost"}).sort_values(
         ["cost", "score"], ascending=[True, False]
     )
@@ -125,13 +151,14 @@ def pareto(entries: pd.DataFrame, cost: str, title: str) -> Picture:
         .encode(x=x, y=y)
     )
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=system_marks()["color"]
+        x=x, y=alt.Y("low:Q", title="score"), y2="high:Q", color=color
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
         y=y,
         tooltip=tooltip(entry="label:N", cost="cost:Q", score="score:Q"),
-        **system_marks(),
+        color=color,
+        shape=shape,
     )
     named = [
         alt.Chart(part)
@@ -277,7 +304,7 @@ def _verdicts(present: pd.Series, shown: Sequence[str] = (*VERDICTS.values(),)) 
 
 
 def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
-    """How many questions each side gets right: the table that McNemar's test reads."""
+    """How many samples each side gets right: the table that McNemar's test reads."""
     rows = pd.DataFrame(
         [
             ("right", "right", "both right", both_right),
@@ -285,9 +312,9 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
             ("right", "wrong", "hurt", hurt),
             ("wrong", "wrong", "both wrong", both_wrong),
         ],
-        columns=["baseline", "candidate", "state", "questions"],
+        columns=["baseline", "candidate", "state", "samples"],
     )
-    rows["shown"] = [f"{count:,}" for count in rows["questions"]]
+    rows["shown"] = [f"{count:,}" for count in rows["samples"]]
     order = ["right", "wrong"]
     axis = alt.Axis(labelAngle=0, ticks=False, domain=False)
     scale = alt.Scale(paddingInner=0.04)
@@ -301,7 +328,7 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
     )
     cells = base.mark_rect(cornerRadius=3).encode(
         color=alt.Color("state:N", scale=colours, legend=None),
-        tooltip=tooltip(questions="questions:N", state="state:N"),
+        tooltip=tooltip(samples="samples:N", state="state:N"),
     )
     light = alt.condition(
         "datum.state == 'helped' || datum.state == 'hurt'", alt.value("white"), alt.value("#1B2430")

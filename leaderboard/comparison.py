@@ -1,4 +1,4 @@
-"""Two entries on the same questions: what ``cowest compare`` computes, from a snapshot.
+"""Two entries on the same samples: what ``cowest compare`` computes, from a snapshot.
 
 The only module here that needs scipy; pages import it when they compute.
 """
@@ -10,8 +10,8 @@ import pandas as pd
 
 from cowest_bench.analysis import contrasts
 from cowest_bench.analysis.contrasts import Comparison, Contrast, Items
-from cowest_bench.board.snapshot import POOLED
 from cowest_bench.errors import ComparisonError
+from cowest_bench.store.schema import POOLED
 from leaderboard import data
 from leaderboard.data import Snapshot
 
@@ -22,14 +22,14 @@ def compare_entries(
     """The candidate against the baseline, in every domain in which both were run on the same data.
 
     Raises:
-        ComparisonError: If there is no such domain, or one without a question that both have scores
+        ComparisonError: If there is no such domain, or one without a sample that both have scores
             for.
     """
     runs = data.runs(snapshot, suite).query("current")
     ours, theirs = (runs[runs["entry"] == entry] for entry in (candidate, baseline))
     both = ours.merge(theirs, on=["domain", "data"], suffixes=("_ours", "_theirs"))
     if both.empty:
-        raise ComparisonError("The two were never run on the same questions.")
+        raise ComparisonError("The two were never run on the same samples.")
     pairs = {
         row.domain: contrasts.pair(
             _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
@@ -55,7 +55,7 @@ def every_contrast(comparison: Comparison) -> dict[str, Contrast]:
 
 
 def table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each domain and for all together, with the names of ``compare.Contrast``."""
+    """A row for each domain and for all together, with the names of ``contrasts.Contrast``."""
     return pd.DataFrame(
         [
             {

@@ -23,8 +23,8 @@ from typing import Any
 import duckdb
 import pandas as pd
 
-from cowest_bench.board.snapshot import POOLED, SCHEMA_VERSION
 from cowest_bench.errors import ConfigError
+from cowest_bench.store.schema import POOLED, SCHEMA_VERSION
 from leaderboard.query import LOCKED
 
 DEFAULT_LOCATION = "results/board.duckdb"
@@ -210,7 +210,8 @@ def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
     """The rows of a leaderboard, best first; what is not ranked stands last."""
     return snapshot.query(
-        "SELECT *, weak_tokens_per_question + strong_tokens_per_question AS tokens FROM entries "
+        "SELECT *, weak_tokens_per_sample + strong_tokens_per_sample AS tokens, "
+        "weak_calls_per_sample + strong_calls_per_sample AS calls FROM entries "
         "WHERE suite = $suite AND domain = $domain ORDER BY rank_best IS NULL, score DESC NULLS LAST, label",
         suite=suite,
         domain=domain,
@@ -240,13 +241,19 @@ def pairings(snapshot: Snapshot, suite: str, system: str) -> pd.DataFrame:
 
 
 def pair_systems(snapshot: Snapshot, suite: str) -> list[str]:
-    """The systems in which two models work together, the tuned one first."""
+    """The systems in which two models work together, tuned ones first."""
     found = snapshot.query(
-        "SELECT DISTINCT system FROM entries WHERE suite = $suite AND weak IS NOT NULL "
-        "AND strong IS NOT NULL AND control IS NULL ORDER BY system DESC",
+        "SELECT system FROM systems WHERE system IN (SELECT system FROM entries WHERE suite = $suite "
+        "AND weak IS NOT NULL AND strong IS NOT NULL AND control IS NULL) "
+        "ORDER BY tuned DESC NULLS LAST, position",
         suite=suite,
     )
     return [*found["system"]]
+
+
+def systems(snapshot: Snapshot) -> pd.DataFrame:
+    """The systems of all runs, in the order of charts: what they are, and their colours."""
+    return snapshot.query("SELECT * FROM systems ORDER BY position")
 
 
 def best_entry(snapshot: Snapshot, suite: str) -> str | None:
@@ -287,12 +294,12 @@ def versions(snapshot: Snapshot, suite: str) -> pd.DataFrame:
 
 
 def alone(snapshot: Snapshot, suite: str, entry: str, role: str) -> str | None:
-    """The entry that is the weak or the strong model of this one alone, if it has been run."""
+    """The entry in which the model of this role answers alone, if its gain was measured against one."""
     found = snapshot.query(
-        "SELECT single.entry FROM entries AS single, entries AS own WHERE own.entry = $entry "
-        "AND own.suite = $suite AND single.suite = $suite AND single.system = $role "
-        "AND single.control IS NULL AND CASE $role WHEN 'strong' THEN single.strong = own.strong "
-        "ELSE single.weak = own.weak END ORDER BY single.entry LIMIT 1",
+        "SELECT single.entry FROM runs AS own JOIN gains USING (run_id) JOIN runs AS single "
+        "ON single.run_id = CASE $role WHEN 'weak' THEN weak_run ELSE strong_run END "
+        "WHERE own.suite = $suite AND own.entry = $entry AND own.current "
+        "ORDER BY own.domain LIMIT 1",
         suite=suite,
         entry=entry,
         role=role,
@@ -301,24 +308,33 @@ def alone(snapshot: Snapshot, suite: str, entry: str, role: str) -> str | None:
 
 
 def better_alone(snapshot: Snapshot, suite: str, entry: str) -> str | None:
-    """The entry of the better of a pairing's two models, over all domains if it is known there."""
+    """The entry of the better of a system's models alone, over all domains if it is known there.
+
+    The strong model's, where it is not known which of them is better.
+    """
     found = snapshot.query(
-        "SELECT best_single FROM entries WHERE suite = $suite AND entry = $entry "
-        "AND best_single IS NOT NULL ORDER BY domain = 'pooled' DESC LIMIT 1",
+        "SELECT single.entry FROM entries AS own "
+        "JOIN runs ON runs.entry = own.entry AND runs.suite = own.suite AND runs.current "
+        "JOIN gains USING (run_id) JOIN runs AS single "
+        "ON single.run_id IN (weak_run, strong_run) AND single.system = own.best_single "
+        "WHERE own.suite = $suite AND own.entry = $entry "
+        "ORDER BY own.domain = $pooled DESC, own.domain LIMIT 1",
         suite=suite,
         entry=entry,
-    )["best_single"]
-    return alone(snapshot, suite, entry, found[0] if len(found) else "strong")
+        pooled=POOLED,
+    )
+    return str(found["entry"][0]) if len(found) else alone(snapshot, suite, entry, "strong")
 
 
 def before_tuning(snapshot: Snapshot, suite: str, entry: str) -> str | None:
-    """The collaboration of the same models without DPO, if this entry is one with it."""
+    """The entry of the same models and format before the weak model was tuned, if it was."""
     found = snapshot.query(
-        "SELECT plain.entry FROM entries AS plain, entries AS own WHERE own.entry = $entry "
-        "AND own.suite = $suite AND plain.suite = $suite AND own.system = 'collab-tuned' "
-        "AND plain.system = 'collab' AND plain.control IS NULL AND plain.weak = own.weak "
-        "AND plain.strong = own.strong AND plain.format IS NOT DISTINCT FROM own.format "
-        "ORDER BY plain.entry LIMIT 1",
+        "SELECT plain.entry FROM entries AS own JOIN systems ON systems.system = own.system "
+        "JOIN entries AS plain ON plain.system = systems.untuned AND plain.suite = own.suite "
+        "AND plain.control IS NULL AND plain.weak = own.weak "
+        "AND plain.strong IS NOT DISTINCT FROM own.strong "
+        "AND plain.format IS NOT DISTINCT FROM own.format "
+        "WHERE own.suite = $suite AND own.entry = $entry ORDER BY plain.entry LIMIT 1",
         suite=suite,
         entry=entry,
     )
@@ -333,7 +349,7 @@ def runs(snapshot: Snapshot, suite: str) -> pd.DataFrame:
 
 
 def scores(snapshot: Snapshot, run_id: str) -> pd.DataFrame:
-    """The scores of a run, a row for each answer; a question without a cluster is one of its own."""
+    """The scores of a run, a row for each answer; a sample without a cluster is one of its own."""
     return snapshot.query(
         "SELECT sample_id, score, coalesce('in ' || cluster, 'alone ' || sample_id) AS cluster "
         "FROM samples WHERE run_id = $run ORDER BY sample_id, epoch",
@@ -370,7 +386,7 @@ WITH ours AS (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some of the questions that a filter finds.
+    """Some of the samples that a filter finds.
 
     Attributes:
         rows: sample_id, state, score, against and the starts of the texts.
@@ -393,9 +409,9 @@ def sample_page(
     page: int = 1,
     size: int = 20,
 ) -> Page:
-    """The questions of a run by what became of them, against the same questions of another run.
+    """The samples of a run by what became of them, against the same samples of another run.
 
-    Scores are means over a question's repeats; the texts are those of the first.
+    Scores are means over a sample's epochs; the texts are those of the first.
     """
     given = {"run": run_id, "against": against or "", "search": search}
     found = snapshot.query(
@@ -416,7 +432,7 @@ def sample_page(
 
 
 def sample(snapshot: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
-    """One question of a run, a row for each repeat."""
+    """One sample of a run, a row for each epoch."""
     return snapshot.query(
         "SELECT * FROM samples WHERE run_id = $run AND sample_id = $sample ORDER BY epoch",
         run=run_id,
@@ -454,7 +470,7 @@ def baselines(snapshot: Snapshot, suite: str) -> pd.DataFrame:
 
 
 def trainings(snapshot: Snapshot, suite: str) -> pd.DataFrame:
-    """Weak models that were trained here for this suite."""
+    """The trainings of the weak models in a suite's runs."""
     return snapshot.query(
         "SELECT * FROM trainings WHERE suite = $suite ORDER BY kind, domain, weak, strong, training",
         suite=suite,
@@ -469,17 +485,21 @@ def steps(snapshot: Snapshot, training: str) -> pd.DataFrame:
 
 
 def influences(snapshot: Snapshot, training: str) -> pd.DataFrame:
-    """What every draft of the feedback did to the strong model's answer."""
+    """What every draft of a training's feedback did to the strong model's answer."""
     return snapshot.query(
-        "SELECT signal, delta FROM influences WHERE training = $training AND delta IS NOT NULL",
+        "SELECT signal, delta FROM trainings JOIN influences "
+        "ON influences.run_id = trainings.feedback_run "
+        "WHERE training = $training AND delta IS NOT NULL",
         training=training,
     )
 
 
 def draft_lengths(snapshot: Snapshot, suite: str) -> pd.DataFrame:
-    """Tokens of the weak model's drafts, for every system that has any."""
+    """Tokens of the weak model's drafts, for every run that has any."""
     return snapshot.query(
-        "SELECT domain, system, entry, mean_tokens FROM draft_lengths "
-        "WHERE suite = $suite AND mean_tokens IS NOT NULL ORDER BY domain, system",
+        "SELECT domain, runs.system, entry, draft_tokens FROM runs "
+        "JOIN systems ON systems.system = runs.system WHERE suite = $suite "
+        "AND draft_tokens IS NOT NULL AND weak IS NOT NULL AND strong IS NOT NULL "
+        "ORDER BY domain, position, run_id",
         suite=suite,
     )

@@ -1,4 +1,4 @@
-"""One question opened: what was asked, drafted, answered, and what the draft changed."""
+"""One sample opened: what was asked, drafted, answered, and what the draft changed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from leaderboard.data import Snapshot
 def show_sample(
     snapshot: Snapshot, run_id: str, answers: pd.DataFrame, other: pd.DataFrame | None, against: str
 ) -> None:
-    """Show a question of a run.
+    """Show a sample of a run.
 
     Args:
         snapshot: For the prompts.
         run_id: The run.
-        answers: Its rows of this question, one for each repeat.
+        answers: Its rows of this sample, one for each epoch.
         other: The other run's rows of it.
         against: Name of the other run.
     """
@@ -32,7 +32,7 @@ def show_sample(
     alone = None if other is None or other.empty else other.iloc[0]
     for i, (_, each) in enumerate(answers.iterrows()):
         if len(answers) > 1:
-            st.text(f"Repeat {each['epoch']}")
+            st.text(f"Epoch {each['epoch']}")
         _answer(each, alone if i == 0 else None, against)
     prompts = data.prompts(snapshot, run_id)
     if prompts:

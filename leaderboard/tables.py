@@ -33,14 +33,15 @@ RANKING = [
     Column("rank", "interval", "Between which places the entry lies, at 95%.", 60),
     Column("tie", "%d", "Entries with the same number cannot be told apart by rank.", 50),
     Column("entry", "text"),
-    Column("score", "%.3f", "Mean score over the questions."),
+    Column("score", "%.3f", "Mean score over the samples."),
     Column("score 95%", "interval", "Its 95% interval, clustered.", 125),
-    Column("gain", "%+.3f", "Over the strong model alone, on the same questions."),
+    Column("gain", "%+.3f", "Over the strong model alone, on the same samples."),
     Column("gain 95%", "interval", "The gain's 95% interval.", 135),
-    Column("$ per 1k", "%.2f", "US dollars per 1,000 questions."),
-    Column("s per 1k", "%.0f", "Seconds of model time per 1,000 questions."),
-    Column("tokens", "%.0f", "Tokens per question, of both models."),
-    Column("scored", "percent", "Share of the questions that have a score."),
+    Column("$ per 1k", "%.2f", "US dollars per 1,000 samples."),
+    Column("s per 1k", "%.0f", "Seconds of model time per 1,000 samples."),
+    Column("tokens", "%.0f", "Tokens per sample, of both models."),
+    Column("calls", "%.1f", "Calls per sample, of both models."),
+    Column("scored", "percent", "Share of the samples that have a score."),
 ]
 
 
@@ -79,6 +80,7 @@ def ranking(entries: pd.DataFrame) -> pd.DataFrame:
         e["usd_per_1k"],
         e["seconds_per_1k"],
         e["tokens"],
+        e["calls"],
         e["coverage"],
     )
     free = not (e["usd_per_1k"].fillna(0) > 0).any()
@@ -89,7 +91,7 @@ GAINS = [
     Column("domain"),
     Column("weak"),
     Column("strong"),
-    Column("gain", "%+.3f", "Over the better of the two models alone, on the same questions."),
+    Column("gain", "%+.3f", "Over the better of the two models alone, on the same samples."),
     Column("gain 95%", "interval", "Its 95% interval."),
     Column("p (Holm)", "interval", "Adjusted over the entries of the suite and domain."),
     Column("detectable", "%.3f", "The smallest true gain that such a run finds with 80% power."),
@@ -108,7 +110,7 @@ def gains(pairings: pd.DataFrame) -> pd.DataFrame:
         labels(e["strong"]),
         e["over_best"],
         intervals(e, "over_best_low", "over_best_high", "+.3f"),
-        chances(e["over_best_p"]),
+        chances(e["over_best_p_holm"]),
         e["over_best_detectable"],
         labels(e["best_single"]),
         labels(e["over_best_verdict"]),
@@ -123,14 +125,14 @@ CONTRASTS = [
     Column("p (Holm)", "interval", "Two-sided, adjusted over the domains."),
     Column("candidate", "%.3f"),
     Column("baseline", "%.3f"),
-    Column("questions", "%d", "With a score on both sides."),
+    Column("samples", "%d", "With a score on both sides."),
     Column("helped", "%d"),
     Column("hurt", "%d"),
     Column("not scored", "%d"),
     Column(
         "detectable", "%.3f", "The smallest true difference that such a run finds with 80% power."
     ),
-    Column("needed", "localized", "Questions that find a difference as large as the margin."),
+    Column("needed", "localized", "Samples that find a difference as large as the margin."),
 ]
 
 
@@ -150,7 +152,7 @@ def contrasts(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 SAMPLES = [
-    Column("no.", "%d", "Of the question.", 55),
+    Column("no.", "%d", "Of the sample.", 55),
     Column("state", "text", "What became of it, against the other run.", 90),
     Column("question", width=300),
     Column("draft", "text", "Of the weak model.", 300),
@@ -162,7 +164,7 @@ SAMPLES = [
 
 
 def samples(rows: pd.DataFrame) -> pd.DataFrame:
-    """A page of questions: ``SAMPLES`` of ``data.sample_page``."""
+    """A page of samples: ``SAMPLES`` of ``data.sample_page``."""
     texts = ([text.label(t, 140) for t in rows[n]] for n in ("question", "draft", "answer", "gold"))
     return _table(SAMPLES, rows["sample_id"], rows["state"], *texts, rows["score"], rows["against"])
 
@@ -226,7 +228,7 @@ BASELINES = [
     Column("weak"),
     Column("strong"),
     Column("score", "%.3f"),
-    Column("questions", "%d"),
+    Column("samples", "%d"),
     Column("run"),
 ]
 

@@ -17,7 +17,6 @@ from leaderboard.charts import (
     ORANGE,
     PURPLE,
     SKY,
-    SYSTEMS,
     VERMILLION,
     Picture,
     shown_names,
@@ -142,22 +141,25 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> P
     )
 
 
-def draft_lengths(lengths: pd.DataFrame) -> Picture:
+def draft_lengths(lengths: pd.DataFrame, systems: pd.DataFrame) -> Picture:
     """Mean tokens of a draft, by domain and system.
 
     Args:
-        lengths: domain, system, mean_tokens.
+        lengths: domain, system, draft_tokens.
+        systems: ``data.systems``.
     """
-    rows = shown_names(lengths, "domain")
+    rows = shown_names(lengths, "domain", "system")
+    color, shape = system_marks(systems)
     points: alt.Chart = (
         alt.Chart(rows)
         .mark_point(filled=True, size=90, opacity=0.9)
         .encode(
-            x=alt.X("mean_tokens:Q", title="tokens of a draft, mean", scale=alt.Scale(zero=True)),
+            x=alt.X("draft_tokens:Q", title="tokens of a draft, mean", scale=alt.Scale(zero=True)),
             y=alt.Y("domain:N", axis=NAME),
-            yOffset=alt.YOffset("system:N", sort=list(SYSTEMS)),
-            tooltip=tooltip(domain="domain:N", system="system:N", tokens="mean_tokens:Q"),
-            **system_marks(),
+            yOffset=alt.YOffset("system:N", sort=[text.label(name) for name in systems["system"]]),
+            tooltip=tooltip(domain="domain:N", system="system:N", tokens="draft_tokens:Q"),
+            color=color,
+            shape=shape,
         )
     )
     return points.properties(

@@ -85,9 +85,9 @@ def store(
             epoch=1 + i // questions,
             cluster=clusters[i % questions] if clusters else None,
             score=score,
-            weak_calls=int("weak" in models),
-            strong_calls=int("strong" in models),
             **{
+                "weak_calls": of.calls.get("weak", 0),
+                "strong_calls": of.calls.get("strong", 0),
                 "question": f"SECRET question {i}",
                 "gold": "SECRET gold",
                 "error": "SECRET error" if score is None else None,
@@ -129,7 +129,7 @@ def random_scores(count: int, share: float, seed: int) -> list[float]:
 
 
 def card(results: Results, name: str, kind: str, model: Mapping[str, Any], **given: Any) -> str:
-    """Write the card of a training from a model of that identity; returns where others say it is."""
+    """Write the card of a training from a model of that identity; returns a path on another machine."""
     path = results.models / name / "card.json"
     path.parent.mkdir(parents=True)
     made = {"kind": kind, "model": model, "n_rows": 40, "seed": 0, "seconds": 2.5, **given}
@@ -161,16 +161,19 @@ def tuned(results: Results, questions: int = 40, **given: Any) -> Run:
     In the feedback of two epochs every third answer has no draft, and one has no score.
     """
     weak, options = {"name": "/elsewhere/models/sft-1", "base": "weak-64"}, {"options": {"seed": 3}}
-    adapted = weak | {"adapter": "/elsewhere/models/dpo-1"}
-    adapted["card"] = card(results, "dpo-1", "dpo", {"name": "sft-1"}, **TUNED)
     feedback: dict[str, Any] = {"split": "feedback", "data": "asked", **options}
     answers = [None, *random_scores(2 * questions - 1, 0.6, 1)]
     drafts = [None if i % 3 == 0 else f"SECRET draft {i}" for i in range(2 * questions)]
     logprobs = [-float(i) if answers[i] is not None else None for i in range(2 * questions)]
     row: dict[str, list[Any]] = {"draft": drafts, "gold_logprob": logprobs}
-    store(results, answers, weak=weak, epochs=2, row=row, **feedback)
+    drafted = store(results, answers, weak=weak, epochs=2, row=row, **feedback)
     alone = random_scores(questions, 0.5, 2)
     row = {"gold_logprob": [-10.0] * questions}
-    store(results, alone, system="strong", row=row, **feedback)
+    without = store(results, alone, system="strong", row=row, **feedback)
+    learned_from = {"drafts": drafted.run_id, "alone": without.run_id, "judged": None}
+    adapted = weak | {"adapter": "/elsewhere/models/dpo-1"}
+    adapted["card"] = card(
+        results, "dpo-1", "dpo", {"name": "sft-1"}, feedback=learned_from, **TUNED
+    )
     scores = random_scores(questions, 0.9, 3)
     return store(results, scores, system="collab-tuned", weak=adapted, **(options | given))

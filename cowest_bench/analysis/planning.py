@@ -1,4 +1,4 @@
-"""What a comparison can find before it is run, and bounds for looking at it while it runs."""
+"""What a comparison can detect, and levels for looking at it while it runs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ def detectable_difference(
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> float:
-    """Smallest true difference of two systems that n paired samples find with that power.
+    """Smallest true difference of two systems that n paired samples detect with that power.
 
-    ``discordance`` is the share of samples that only one of the two gets right (for graded scores
-    the mean squared difference), ``inflation`` by how much clusters inflate the variance of the mean
-    difference, ``groups`` how many clusters there are, ``n^2 / sum m_g^2`` if they differ in size (all
-    samples if not given). The d with
+    Args:
+        n: Number of samples.
+        discordance: Share of samples that only one of the two gets right; for graded scores the mean
+            squared difference.
+        inflation: Factor by which clusters inflate the variance of the mean difference.
+        groups: Number of clusters, ``n^2 / sum m_g^2`` if they differ in size; by default n.
+        alpha: Level of the two-sided interval.
+        power: Probability that the interval lies above 0.
+
+    It is the d with
 
         d sqrt(n/inflation) = t_{1-alpha/2, groups-1} sqrt(discordance)
                               + z_power sqrt(discordance - d^2)
 
-    (Connor, 1987, solved for d). Infinite if the two differ on so few samples that they cannot be
-    told apart even when all of them go in one direction. The loss that two equal systems are shown
-    not to have (non-inferior) with the same power is about as large.
+    (Connor, 1987, solved for d). It is infinite if so few samples differ that the systems cannot be told
+    apart even if all of them go in one direction. Two equal systems are found non-inferior with the same
+    power if the margin is about as large.
     """
     m = n / inflation
     t = float(stats.t.isf(alpha / 2, (groups or n) - 1))
@@ -42,28 +48,28 @@ def detectable_difference(
 
 
 def exact_power(n: int, discordance: float, difference: float, alpha: float = 0.05) -> float:
-    """Chance that the interval of n single right/wrong samples lies above 0.
+    """Probability that the interval of n single right/wrong samples lies above 0.
 
-    The sum over all numbers m of samples that differ, and helped among them (both binomial), of
-    those with ``(helped - hurt) / sqrt(m) > t_{1-alpha/2, n-1}``, the statistic of
-    ``paired_difference`` at 0 (Miettinen, 1968).
+    It sums over the number m of samples that differ and the number helped among them (both binomial),
+    where ``(helped - hurt) / sqrt(m) > t_{1-alpha/2, n-1}``, the statistic of ``paired_difference`` at 0
+    (Miettinen, 1968).
     """
     m = np.arange(n + 1)
-    most = np.floor((m + stats.t.isf(alpha / 2, n - 1) * np.sqrt(m)) / 2)  # helped, not yet enough
+    most = np.floor((m + stats.t.isf(alpha / 2, n - 1) * np.sqrt(m)) / 2)  # helped, just not enough
     found = stats.binom.sf(most, m, (1 + difference / discordance) / 2)
     return float(stats.binom.pmf(m, n, discordance) @ found)
 
 
 def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Smallest true difference that a run like the one with this standard error finds.
+    """Smallest true difference that another run with this standard error detects.
 
     k se, in the units of the scores, with
 
         k = t + z sqrt(1 + (k^2 + t^2) / 2df),    t = t_{1-alpha/2, df},    z = t_{power, df}
 
-    Without the root it is Bloom's (1995); the root allows for the errors of this se and of the next,
-    each relatively 1/sqrt(2 df). NaN with fewer than two clusters. It says what an inconclusive
-    comparison can have missed, not how likely the difference that was measured is.
+    Without the root it is Bloom's (1995). The root allows for the errors of this se and of the next one,
+    each relatively 1/sqrt(2 df). It is NaN with fewer than two clusters. It says what an inconclusive
+    comparison may have missed, not how likely the measured difference is.
     """
     t, z = stats.t.isf(alpha / 2, error.df), stats.t.ppf(power, error.df)
     share = z * z / (2 * error.df)
@@ -74,13 +80,13 @@ def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float 
 def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
     """Two-sided level for each of several equally spaced looks, together ``alpha``.
 
-    Stop at the first look k whose interval ``paired_difference(..., alpha=levels[k - 1])`` decides:
-    those are repeated confidence intervals (Jennison and Turnbull, 1989), which hold together with
-    probability 1 - alpha, so that a verdict may be read at any look. Level k is ``2 (1 - Phi(c
+    Stop at the first look k whose interval ``paired_difference(..., alpha=levels[k - 1])`` decides.
+    These are repeated confidence intervals (Jennison and Turnbull, 1989), which hold together with
+    probability 1 - alpha, so a verdict may be read at any look. Level k is ``2 (1 - Phi(c
     sqrt(looks/k)))`` (O'Brien and Fleming, 1979), with c such that a Brownian motion seen at times
     k/looks stays within ±c with probability 1 - alpha (Armitage, McPherson and Rowe, 1969).
 
-    The samples of a look must be drawn at random from those of the comparison, whole clusters.
+    The samples of a look must be drawn at random from those of the comparison, in whole clusters.
     """
     nodes, weights = np.polynomial.legendre.leggauss(201)
 
@@ -90,9 +96,8 @@ def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
         density = stats.norm.pdf(x, 0, looks**-0.5)
         return 1 - float(w @ np.linalg.matrix_power(step, looks - 1) @ density)
 
-    single = float(
-        stats.norm.isf(alpha / 2)
-    )  # is c for one look; for more c is above, by Bonferroni
+    # c lies between the bound for one look and Bonferroni's for all of them.
+    single = float(stats.norm.isf(alpha / 2))
     many = float(stats.norm.isf(alpha / 2 / looks))
     c = optimize.brentq(lambda c: leaves(c) - alpha, single - 1e-9, many + 1e-9, xtol=1e-12)
     return np.asarray(2 * stats.norm.sf(c * np.sqrt(looks / np.arange(1, looks + 1))))

@@ -1,6 +1,6 @@
-"""What is computed by resampling whole clusters: tests, intervals and ranks.
+"""Tests, intervals and ranks by resampling whole clusters.
 
-Arrays as in ``stats``; memory does not grow with the number of draws, and the same seed gives the
+Arrays as in ``stats``. Memory does not grow with the number of draws, and the same seed gives the
 same result.
 """
 
@@ -24,11 +24,11 @@ from cowest_bench.analysis.stats import (
     differences,
 )
 
-CELLS = 2_000_000  # of one array while resampling
+CELLS = 2_000_000  # of one array during resampling, to bound memory
 
 
 class Rank(NamedTuple):
-    """Between which ranks a system lies, 1 being the best."""
+    """The best and the worst rank that a system may have; 1 is the best of all."""
 
     best: int
     worst: int
@@ -44,11 +44,11 @@ def sign_flip(
 ) -> float:
     """Two-sided p of the mean difference, by swapping the two systems in whole clusters.
 
-    If the systems do not differ, the summed difference of every cluster is as likely with the other
-    sign. p is the share of all 2^G sign patterns whose total is at least as far from 0; from
-    ``draws`` random ones if there are more, as (1 + count) / (1 + draws) (Phipson and Smyth, 2010).
-    For scores of any kind (F1, a judge), and for right/wrong ones in clusters; with single right/wrong
-    samples it is McNemar's exact test.
+    If the systems do not differ, the summed difference of every cluster is equally likely with the
+    opposite sign. p is the share of all 2^G sign patterns whose total is at least as far from 0. If
+    there are more than ``draws`` patterns, p is (1 + count) / (1 + draws) over random ones (Phipson and
+    Smyth, 2010). Use it for scores of any kind (F1, a judge) and for right/wrong scores in clusters.
+    For single right/wrong samples it is McNemar's exact test.
     """
     difference = differences(ours, theirs)
     sums = np.bincount(cluster_codes(clusters, len(difference)), weights=difference)
@@ -78,14 +78,15 @@ def cluster_bootstrap(
 ) -> Estimate:
     """A function of the means of columns, with a BCa bootstrap interval that resamples clusters.
 
-    For what has no formula of its own; the share of the gap between two systems that a third closes:
+    Use it for quantities without an interval of their own, such as the share of the gap between two
+    systems that a third system closes:
 
         cluster_bootstrap([collab, weak, strong], clusters, lambda c, w, s: (c - w) / (s - w))
 
-    ``statistic`` takes one array of means for each column and returns an array of that shape. BCa
-    corrects the percentiles for bias and skewness (Efron, 1987; the acceleration from the jackknife
-    over clusters). It holds a little less than it says: prefer ``mean_interval`` and
-    ``paired_difference`` where they apply. NaN where resampling changes nothing.
+    ``statistic`` takes one array of means per column and returns an array of that shape. BCa corrects
+    the percentiles for bias and skewness (Efron, 1987; the acceleration comes from the jackknife over
+    clusters). Its coverage is slightly below ``1 - alpha``, so prefer ``mean_interval`` and
+    ``paired_difference`` where they apply. The interval is NaN if resampling changes nothing.
     """
     table = [checked_scores(column) for column in columns]
     codes = cluster_codes(clusters, len(table[0]))
@@ -128,10 +129,11 @@ def rank_intervals(
 
         sqrt(G/(G-1)) max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
 
-    j is better than k if ``d_jk > c se_jk``; a system's best rank is 1 + how many are better than it,
-    its worst how many it is not better than. Systems that cannot be told apart thus share ranks, and
-    with probability ``1 - alpha`` every true rank is inside (Mogstad, Romano, Shaikh and Wilhelm,
-    2024). The percentiles of bootstrapped ranks, though common, do not hold that.
+    j is better than k if ``d_jk > c se_jk``. A system's best rank is 1 + the number of systems better
+    than it; its worst rank is the number of systems that it is not better than. So systems that cannot
+    be told apart share ranks, and with probability ``1 - alpha`` every true rank is inside (Mogstad,
+    Romano, Shaikh and Wilhelm, 2024). Percentiles of bootstrapped ranks are common but do not have this
+    property.
     """
     table = np.atleast_2d(checked_scores(scores))
     codes = cluster_codes(clusters, table.shape[1])
@@ -145,7 +147,7 @@ def rank_intervals(
     covariance = influence @ influence.T
     own = np.diag(covariance)
     se = np.sqrt(np.maximum(own[:, None] + own - 2 * covariance, 0))
-    # Two systems with the same answers, up to rounding, have no order to find.
+    # Two systems with the same scores, up to rounding, have no order.
     se[se < 1e-12] = np.inf
 
     rng = np.random.default_rng(seed)
@@ -155,9 +157,9 @@ def rank_intervals(
         counts = rng.multinomial(groups, np.full(groups, 1 / groups), min(batch, draws - start))
         shift = counts @ sums.T / (counts @ sizes)[:, None] - means
         largest.append(np.max(np.abs(shift[:, :, None] - shift[:, None, :]) / se, axis=(1, 2)))
-    # Resamples vary less than samples, by (G-1)/G.
+    # Resampled means vary less than the means themselves, by (G-1)/G.
     critical = np.quantile(np.concatenate(largest), 1 - alpha) * np.sqrt(groups / (groups - 1))
-    # Above 0, which it is not if no two systems differ: those are infinitely many errors apart.
+    # The bound keeps it above 0 if no two systems differ, where se is infinite.
     better = means[:, None] - means > max(critical, 1e-12) * se
     best, worst = 1 + better.sum(axis=0), systems - better.sum(axis=1)
     return [Rank(int(low), int(high)) for low, high in zip(best, worst, strict=True)]

@@ -1,13 +1,13 @@
-"""Intervals, tests and verdicts on arrays of per-sample scores.
+"""Intervals, tests and verdicts on arrays of scores, one score per sample.
 
-Samples are the unit: repeats of one are averaged before anything else (``average_repeats``), and
-samples that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
-1-dimensional, one number for each sample in the units of the metric; clusters are a label for each
-sample, fastest as an integer array. Scores that are NaN raise a ``ValueError``: a sample without
-a score is left out by the caller, who knows the coverage. What no data could say (a t interval of
-one cluster, the mean of nothing) is NaN.
+The unit is the sample, a row of a task. Repeats of a sample are averaged first (``average_repeats``),
+and samples that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
+1-dimensional arrays, one number per sample in the units of the metric. Clusters are one label per
+sample, fastest as an integer array. A NaN score raises a ``ValueError``: the caller leaves out samples
+without a score and knows the coverage. A result that no data can give (a t interval of one cluster, the
+mean of nothing) is NaN.
 
-How well each method holds is measured by ``benchmarks/coverage.py`` (table: docs/statistics.md).
+``benchmarks/coverage.py`` measures how well each method holds (table: docs/statistics.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
 
 
 class StandardError(NamedTuple):
-    """Of a mean of clustered values, with the degrees of freedom of its t and the clusters."""
+    """Standard error of a mean of clustered values, its degrees of freedom, and the number of clusters."""
 
     se: float
     df: float
@@ -42,7 +42,7 @@ class StandardError(NamedTuple):
 
 
 class Discordance(NamedTuple):
-    """How many samples one system gets right and the other wrong."""
+    """Number of samples that one system gets right and the other wrong, with a p-value."""
 
     helped: int
     hurt: int
@@ -63,11 +63,16 @@ class Verdict(StrEnum):
 
 
 def average_repeats(scores: ArrayLike, samples: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
-    """Mean score of every sample, and the row where it first stands.
+    """Mean score of every sample, and the row of its first repeat.
 
-    Samples are in sorted order of their label; ``clusters[rows]`` and ``samples[rows]`` are in
-    the same order. Repeats (epochs, seeds) of a sample are not independent, so that no test or
-    interval here may see them as samples of their own.
+    Args:
+        scores: One score per repeat.
+        samples: The sample of each repeat, as a label.
+
+    Returns:
+        Mean scores in sorted order of the labels, and row numbers, so that ``clusters[rows]`` and
+        ``samples[rows]`` are in the same order. Repeats (epochs, seeds) of a sample are not
+        independent, so no test or interval here may treat them as samples.
     """
     x = checked_scores(scores)
     _, rows, codes = np.unique(np.asarray(samples), return_index=True, return_inverse=True)
@@ -111,8 +116,8 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
 
     (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016; for a regression on a constant.)
     With clusters of equal size this is ``G/(G-1) * sum / n^2``, the usual cluster-robust variance
-    (Cameron and Miller, 2015, equation 11), and G-1; with single samples it is s/sqrt(n). NaN with
-    fewer than two clusters.
+    (Cameron and Miller, 2015, equation 11), and G-1. With single samples it is s/sqrt(n). With fewer
+    than two clusters it is NaN.
     """
     x = checked_scores(values)
     codes = cluster_codes(clusters, len(x))
@@ -125,7 +130,7 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
     squares = a * (sizes / n) ** 2
     df = 1 / (np.sum((sizes / n) ** 2) + squares.sum() ** 2 - np.sum(squares**2))
     total = float(np.sqrt(np.sum(a * residuals**2)))
-    if total < 1e-12 * np.abs(x).sum():  # rounding; the clusters' means are equal
+    if total < 1e-12 * np.abs(x).sum():  # rounding; the means of the clusters are equal
         total = 0.0
     return StandardError(total / n, float(df), groups)
 
@@ -139,9 +144,9 @@ def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) ->
         n = mean (1-mean) / se^2,    k = t_{1-alpha/2, df}
         (mean + k^2/2n ± k sqrt(mean (1-mean)/n + k^2/4n^2)) / (1 + k^2/n)
 
-    which stays inside [0, 1] and does not collapse at the ends (there the clusters count as the
-    samples). One cluster says nothing, so its interval is [0, 1]. For other scores ``mean ± k se``.
-    With fewer than 50 clusters and a mean near 0 or 1 it holds a little less than it says.
+    This stays inside [0, 1] and does not collapse at the ends, where n is the number of clusters. The
+    interval of one cluster is [0, 1]. For other scores it is ``mean ± k se``. With fewer than 50
+    clusters and a mean near 0 or 1 its coverage is slightly below ``1 - alpha``.
     """
     x = checked_scores(values)
     if not len(x):
@@ -156,7 +161,7 @@ def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) ->
     k = _t(error, alpha)
     centre = (mean + k * k / (2 * n)) / (1 + k * k / n)
     half = k / (1 + k * k / n) * float(np.sqrt(spread / n + k * k / (4 * n * n)))
-    # Rounding must not put the mean outside.
+    # Rounding must not put the mean outside its interval.
     return Estimate(mean, max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half)))
 
 
@@ -165,18 +170,18 @@ def paired_difference(
 ) -> Estimate:
     """Mean difference of two systems on the same samples, with a clustered ``1 - alpha`` interval.
 
-    For right/wrong scores all differences d for which Tango's (1998) score statistic, at the
-    effective sample size, is within ``± t_{1-alpha/2, df}``; for graded ones ``mean ± t se``. With b
-    samples helped, c hurt, n in all, and the variance inflation of the clusters V:
+    For right/wrong scores, the interval contains all differences d for which Tango's (1998) score
+    statistic, at the effective sample size, is within ``± t_{1-alpha/2, df}``. For graded scores it is
+    ``mean ± t se``. With b samples helped, c hurt, n in all, and the variance inflation of the clusters V:
 
         T(d) = (b - c - n d) / sqrt(V n (2 q + d (1-d)))
         q    = (sqrt(B^2 - 4 A C) - B) / 2A,   A = 2n, B = (2n-b+c) d - b - c, C = -c d (1-d)
         V    = se^2 / (((b+c)/n - mean^2) / (n-1)),   n/G if nothing varies
 
     (q is the most likely share of hurt given d, V the design effect of the clusters: compare
-    Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 when that
-    is significant. (A t interval holds too little where few samples differ and most of them in one
-    direction.) One cluster says nothing, so its interval is [-1, 1], and t's is NaN.
+    Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 if that is
+    significant. (A t interval covers too little if few samples differ and most of them in one
+    direction.) The interval of one cluster is [-1, 1], and NaN for graded scores.
     """
     difference = differences(ours, theirs)
     if not len(difference):
@@ -194,7 +199,7 @@ def paired_difference(
             np.sqrt(inflation * n * _variance(d, helped, hurt, n))
         )
 
-    # At the mean itself the variance may be 0 (no sample differs): start beside it.
+    # At the mean itself the variance may be 0 (no sample differs), so start beside it.
     start = 1e-12
     low = optimize.brentq(outside, -1, mean - start, xtol=1e-13) if mean > -1 + start else -1.0
     high = optimize.brentq(outside, mean + start, 1, xtol=1e-13) if mean < 1 - start else 1.0
@@ -215,7 +220,7 @@ def _right_wrong(difference: Floats) -> bool:
 
 
 def _table(difference: Floats, error: StandardError) -> tuple[int, int, int, float]:
-    """Helped, hurt and all samples, and by how much clusters inflate the variance of the mean."""
+    """Samples helped, hurt and in all, and the inflation of the mean's variance by clusters."""
     helped, hurt, n = int((difference > 0).sum()), int((difference < 0).sum()), len(difference)
     single = float(difference.var(ddof=1)) / n
     known = single > 0 and error.se > 0
@@ -223,7 +228,7 @@ def _table(difference: Floats, error: StandardError) -> tuple[int, int, int, flo
 
 
 def _variance(d: float, helped: int, hurt: int, n: int) -> float:
-    """Of one right/wrong difference if the mean difference is d (see ``paired_difference``)."""
+    """Variance of one right/wrong difference if the mean difference is d (see ``paired_difference``)."""
     b = (2 * n - helped + hurt) * d - helped - hurt
     q = (np.sqrt(b * b + 8 * n * hurt * d * (1 - d)) - b) / (4 * n)
     return max(0.0, float(2 * q + d * (1 - d)))
@@ -235,10 +240,10 @@ def _variance(d: float, helped: int, hurt: int, n: int) -> float:
 def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discordance:
     """Samples helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
 
-    A sample counts when its scores differ, so that graded scores are compared by their sign. With
-    ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013): more
-    power, and a size that can pass the nominal one by a little. The test takes samples as
-    independent: with clusters use ``resampling.sign_flip``.
+    A sample counts if its scores differ, so graded scores are compared by the sign of the difference.
+    With ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013), which gives more
+    power and a size that may slightly exceed the nominal one. The test treats samples as independent;
+    with clusters use ``resampling.sign_flip``.
     """
     difference = differences(ours, theirs)
     helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
@@ -247,7 +252,7 @@ def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discorda
         return Discordance(0, 0, 1.0)
     p = stats.binomtest(helped, differ).pvalue
     if mid_p:
-        # Half of the tables as likely as this one: it and, unless it is in the middle, its mirror.
+        # Half of the tables as likely as this one: this one and, unless it is in the middle, its mirror.
         p -= stats.binom.pmf(helped, differ, 0.5) / (1 if helped != hurt else 2)
     return Discordance(helped, hurt, float(p))
 
@@ -255,9 +260,9 @@ def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discorda
 def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, margin: float) -> float:
     """One-sided p against the hypothesis that ours is worse by ``margin`` or more.
 
-    The statistic of ``paired_difference`` at -margin, so that p < alpha/2 when the lower end of its
+    It uses the statistic of ``paired_difference`` at -margin, so p < alpha/2 if the lower end of its
     ``1 - alpha`` interval is above -margin. Equivalence is non-inferiority in both directions, at the
-    larger p (the two one-sided tests of Schuirmann, 1987). 1 with fewer than two clusters.
+    larger p (the two one-sided tests of Schuirmann, 1987). With fewer than two clusters p is 1.
     """
     difference = differences(ours, theirs)
     error = clustered_se(difference, clusters)
@@ -275,7 +280,7 @@ def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, marg
 def verdict(difference: Estimate, margin: float) -> Verdict:
     """What an interval says, if a loss of less than ``margin`` (0 or more) does not matter.
 
-    The first that holds, for the interval [low, high] of ours minus theirs:
+    The first line that applies, for the interval [low, high] of ours minus theirs:
 
         improved       low > 0                     better
         equivalent     low > -margin, high < margin      neither better nor worse by the margin
@@ -283,11 +288,11 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
         regressed      high < 0                    worse, and perhaps by the margin
         inconclusive   otherwise                   more samples are needed
 
-    So a loss that is significant but surely smaller than the margin passes; with a margin of 0 only
-    improved, regressed and inconclusive remain, the two-sided test. Every verdict is true whenever the
-    interval holds the true difference: at most ``alpha`` of them are false, and each of these at most
-    ``alpha/2``: improved if the truth is not above 0, regressed if it is not below 0, passing
-    (improved, equivalent, non-inferior) if it is -margin or less.
+    So a loss that is significant but clearly smaller than the margin passes. With a margin of 0 only
+    improved, regressed and inconclusive remain: the two-sided test. Every verdict is true whenever the
+    interval contains the true difference. So at most ``alpha`` of all verdicts are false, and at most
+    ``alpha/2`` for each of these: improved if the truth is not above 0, regressed if it is not below 0,
+    passing (improved, equivalent, non-inferior) if it is -margin or less.
     """
     if not margin >= 0:
         raise ValueError(f"the margin is {margin}; it must be 0 or more.")
@@ -302,7 +307,7 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Adjusted p-values that control the chance of any false rejection (Holm, 1979).
+    """Adjusted p-values that bound the probability of any false rejection (Holm, 1979).
 
     ``max_{j <= i} min(1, (m-j+1) p_(j))`` for the i-th smallest of m; reject where below alpha.
     """
@@ -315,7 +320,7 @@ def holm(p: ArrayLike) -> Floats:
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """Adjusted p-values that control the expected share of false rejections among the rejections.
+    """Adjusted p-values that bound the expected share of false rejections among the rejections.
 
     ``min_{j >= i} min(1, p_(j) m / j)`` for the i-th smallest of m (Benjamini and Hochberg, 1995), for
     tests that are independent or positively dependent.

@@ -1,4 +1,8 @@
-"""The leaderboard's rows: scores, gains over the single models, ranks and ties of entries."""
+"""The table ``entries``: scores, gains over the single models, ranks and ties.
+
+An entry's checkpoints are its runs on the same data; the newest is current, and the entry's row is about
+it. Systems to compare with that have not been run leave None.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +10,39 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cowest_bench.analysis import contrasts, resampling, stats
-from cowest_bench.analysis.contrasts import Contrast, Items
+from cowest_bench.analysis.contrasts import Items
 from cowest_bench.analysis.stats import Floats
-from cowest_bench.board.snapshot import ALPHA, MIN_COVERAGE, POOLED
-from cowest_bench.board.standings import (
-    Alone,
-    Entry,
-    Measured,
-    Row,
-    contrast,
-    histories,
-    own,
-    shown,
-)
+from cowest_bench.board.gates import histories
+from cowest_bench.config import ROLES
+from cowest_bench.store.entry import Entry
+from cowest_bench.store.gain_rows import gain_columns, singles_of, strong_single
+from cowest_bench.store.measured import Measured
+from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, POOLED
+from cowest_bench.store.selection import ANSWERING
+from cowest_bench.store.suites import shown
+from cowest_bench.store.tables import TableRow
 
 MOST_GROUPS = 5_000  # clusters that ranks resample; more are joined at random into so many
 
 
-def entry_rows(members: Sequence[Measured], rows: Sequence[Row]) -> list[Row]:
-    """The table ``entries`` of one suite, from its runs and their rows in the table ``runs``.
+def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
+    """The table ``entries`` of one suite.
 
-    One row for each entry and domain, from its current run; and one for all domains together
-    (``POOLED``, also where there is only one), every question counting the same, for the entries that
-    have a run in every domain.
+    One row for each entry and domain; and one for all domains together (``POOLED``, also where there
+    is only one), every sample counting the same, for the entries that have a run in every domain.
     """
     current: dict[str, dict[Entry, Measured]] = defaultdict(dict)
     for history in histories(members):
-        current[history[-1].domain][Entry.of(history[-1].run)] = history[-1]
+        current[history[-1].place.domain][Entry.of(history[-1].run)] = history[-1]
     entries = sorted({entry for known in current.values() for entry in known}, key=repr)
-    formats = {entry.format for entry in entries if entry.format}
-    alone, by_id = Alone(members), {row["run_id"]: row for row in rows}
+    several_formats = len({entry.format for entry in entries if entry.format}) > 1
     domains = sorted(current)
-    complete: list[Row] = []
+    complete: list[TableRow] = []
     for name, wanted in [*((domain, [domain]) for domain in domains), (POOLED, domains)]:
         parts = {
             entry: [current[domain][entry] for domain in wanted]
@@ -51,10 +51,10 @@ def entry_rows(members: Sequence[Measured], rows: Sequence[Row]) -> list[Row]:
         }
         found = {
             entry: {
-                "suite": members[0].suite,
+                "suite": members[0].place.suite,
                 "domain": name,
-                "label": entry.label(with_format=len(formats) > 1),
-                **_entry_row(entry, runs, [by_id[each.run.run_id] for each in runs], alone),
+                "label": label(entry, with_format=several_formats),
+                **_entry_row(entry, runs, members),
             }
             for entry, runs in parts.items()
         }
@@ -64,11 +64,20 @@ def entry_rows(members: Sequence[Measured], rows: Sequence[Row]) -> list[Row]:
     return complete
 
 
-def _entry_row(entry: Entry, parts: Sequence[Measured], rows: Sequence[Row], alone: Alone) -> Row:
+def label(entry: Entry, *, with_format: bool) -> str:
+    """``SYSTEM: weak-64 + strong (shuffled)``; a single model needs no system, its name says it."""
+    models = " + ".join(name for name in (entry.weak, entry.strong) if name)
+    text = models if entry.system in ROLES else f"{entry.system}: {models}"
+    notes = [entry.format if with_format else None, entry.control]
+    return shown(" ".join([text, *(f"({note})" for note in notes if note)]))
+
+
+def _entry_row(entry: Entry, parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
     """What one entry scored and took in one or several domains, and what it gained."""
-    pairs = contrasts.pool([own(each.items) for each in parts])
+    pairs = contrasts.pool([contrasts.pair(each.items, each.items) for each in parts])
     scores = pairs.ours[pairs.scored]
     estimate = stats.mean_interval(scores, pairs.clusters[pairs.scored])
+    rows = [each.row for each in parts]
     return {
         **{key: value and shown(value) for key, value in asdict(entry).items()},
         "entry": entry.id,
@@ -81,14 +90,17 @@ def _entry_row(entry: Entry, parts: Sequence[Measured], rows: Sequence[Row], alo
         "high": estimate.high,
         "usd_per_1k": _mean(rows, "usd_per_1k", "n_scored"),
         "seconds_per_1k": _mean(rows, "seconds_per_1k", "n_scored"),
-        "weak_tokens_per_question": _mean(rows, "weak_tokens", None),
-        "strong_tokens_per_question": _mean(rows, "strong_tokens", None),
+        **{
+            f"{role}_{what}_per_sample": _mean(rows, f"{role}_{what}", None)
+            for role in ANSWERING
+            for what in ("calls", "tokens")
+        },
         "created": max(each.run.created for each in parts),
-        **_gains(parts, alone),
+        **_gains(parts, members),
     }
 
 
-def _mean(rows: Sequence[Row], name: str, weight: str | None) -> float | None:
+def _mean(rows: Sequence[TableRow], name: str, weight: str | None) -> float | None:
     """Of a column over runs, by their answers; a sum is divided by them. None if any is not known."""
     values = [row[name] for row in rows]
     if any(value is None or np.isnan(value) for value in values):
@@ -97,65 +109,36 @@ def _mean(rows: Sequence[Row], name: str, weight: str | None) -> float | None:
     return float(sum(totals) / sum(row[weight or "n_total"] for row in rows))
 
 
-def _gains(parts: Sequence[Measured], alone: Alone) -> Row:
-    """A collaboration against its strong model alone, and against the better of its two alone."""
-    if not (parts[0].run.weak and parts[0].run.strong):
+def _gains(parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
+    """The columns ``GAIN`` over all domains, and which systems have not been run in each of them."""
+    if not parts[0].run.compared_with:
         return {}
-    strong = [alone(each, "strong") for each in parts]
-    weak = [alone(each, "weak") for each in parts]
-    absent = [
-        f"{role} alone" for role, runs in (("strong", strong), ("weak", weak)) if None in runs
-    ]
-    row: Row = {"missing": ", ".join(absent) or None}
-    over_strong = _contrast(parts, strong)
-    if over_strong:
-        counted = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
-        row |= {name: getattr(over_strong, name) for name in counted}
-        row |= _over("strong", over_strong)
-    ahead = _contrast(weak, strong)
-    if ahead:
-        best = "weak" if ahead.ours > ahead.theirs else "strong"
-        over_best = _contrast(parts, weak if best == "weak" else strong)
-        if over_best:
-            row |= {"best_single": best, "needed": over_best.needed, **_over("best", over_best)}
-            row |= {"over_best_p": over_best.p, "over_best_detectable": over_best.detectable}
-    return row
+    found = [singles_of(each, members) for each in parts]
+    names = parts[0].run.compared_with
+    singles = {name: _all([each.get(name) for each in found]) for name in names}
+    missing = [f"{shown(name)} alone" for name, items in singles.items() if items is None]
+    strong = next(filter(None, map(strong_single, found)), None)
+    columns = gain_columns([each.items for each in parts], singles, strong)
+    return {"missing": ", ".join(missing) or None, **columns}
 
 
-def _over(whom: str, found: Contrast) -> Row:
-    value, low, high = found.difference
-    return {
-        f"over_{whom}": value,
-        f"over_{whom}_low": low,
-        f"over_{whom}_high": high,
-        f"over_{whom}_verdict": str(found.verdict),
-    }
+def _all(single: Sequence[Measured | None]) -> list[Items] | None:
+    items = [each.items for each in single if each]
+    return items if len(items) == len(single) else None
 
 
-def _contrast(
-    ours: Sequence[Measured | None], theirs: Sequence[Measured | None]
-) -> Contrast | None:
-    """Runs against others of the same data; None if any is missing, or no question has both scores."""
-    both = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine and other]
-    if len(both) < len(ours):
-        return None
-    return contrast(
-        contrasts.pool([contrasts.pair(mine.items, other.items) for mine, other in both])
-    )
-
-
-def _adjust(rows: Sequence[Row]) -> None:
+def _adjust(rows: Sequence[TableRow]) -> None:
     """Holm's p over the entries of one suite and domain, and whether it is below the level."""
     tested = [row for row in rows if "over_best_p" in row]
     adjusted = stats.holm([row["over_best_p"] for row in tested])
     for row, p in zip(tested, adjusted, strict=True):
-        row |= {"over_best_p": float(p), "significant": bool(p < ALPHA)}
+        row |= {"over_best_p_holm": float(p), "significant": bool(p < ALPHA)}
 
 
-def _rank(rows: Mapping[Entry, Row], parts: Mapping[Entry, Sequence[Measured]]) -> None:
+def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measured]]) -> None:
     """Between which ranks every entry lies, and the ties.
 
-    On the questions that all of them have scores for; controls, and entries with a coverage below
+    On the samples that all of them have scores for; controls, and entries with a coverage below
     ``MIN_COVERAGE``, stay out. In the order of their best rank, then score, a new tie group begins with
     every entry whose ranks no longer overlap those of the group's first member.
     """
@@ -185,15 +168,15 @@ def _rank(rows: Mapping[Entry, Row], parts: Mapping[Entry, Sequence[Measured]]) 
         row["tie_group"] = group
 
 
-def _common(several: Sequence[Items]) -> tuple[Floats, Any]:
-    """Scores of systems (rows) on the questions that all have scores for, and their clusters."""
+def _common(several: Sequence[Items]) -> tuple[Floats, NDArray[np.intp]]:
+    """Scores of systems (rows) on the samples that all have scores for, and their clusters."""
     keys = reduce(np.intersect1d, [each.keys[~np.isnan(each.scores)] for each in several])
     places = [np.searchsorted(each.keys, keys) for each in several]
     scores = np.stack([each.scores[rows] for each, rows in zip(several, places, strict=True)])
     return scores, np.unique(several[0].clusters[places[0]], return_inverse=True)[1]
 
 
-def _joined(clusters: Any) -> Any:
+def _joined(clusters: NDArray[np.intp]) -> NDArray[np.intp]:
     """Clusters joined at random into ``MOST_GROUPS``, where there are more: as independent, and faster."""
     groups = int(clusters.max()) + 1
     if groups <= MOST_GROUPS:

@@ -24,13 +24,14 @@ import pyarrow
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from cowest_bench.board import publication
-from cowest_bench.board.publication import TEXTS
-from cowest_bench.board.standings import Entry
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError, redacted
-from cowest_bench.gate.baseline import NAME
+from cowest_bench.errors import RecordError, redacted
 from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
+from cowest_bench.store.cards import read_card
+from cowest_bench.store.entry import Entry
+from cowest_bench.store.export import LOCAL_OPTIONS, TEXTS, require_usable
+from cowest_bench.store.results import read_run
+from cowest_bench.store.suites import FILE_NAME
 
 INDEX = "index.jsonl"
 BESIDE = (INDEX, "README.md")  # files of the folder that the index does not list
@@ -44,8 +45,7 @@ KEYS = (
 PATHS = r"^(?:~?/[\w.+-]+/|\.{1,2}/|[A-Za-z]:\\|file:/)|/(?:home|root|tmp|Users)/"
 TOLD_PATHS = r"(?:^|[\s'\"(=])(?:~?/[\w.+-]+/|[A-Za-z]:\\|file:/)"
 
-LOCAL_OPTIONS = {"data", "include_path"}
-WITH_TEXT = (*TEXTS, "cluster", "metrics")
+WITH_TEXT = (*TEXTS, "cluster")
 
 
 # --- how it is written ---------------------------------------------------------------------------
@@ -103,28 +103,28 @@ def _sha256(path: Path) -> str:
 # --- whether it is sound --------------------------------------------------------------------------
 
 
-def check(folder: Path) -> list[str]:
+def problems(folder: Path) -> list[str]:
     """What is wrong with a folder of reference results, a sentence each; nothing if it is sound."""
     if not folder.exists():
         return []
-    problems = [*_index_problems(folder)]
+    found = [*_index_problems(folder)]
     results = Results(folder)
     seen: dict[str, str] = {}
     for path in files(folder):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            problems.append(f"{name} is a link.")
+            found.append(f"{name} is a link.")
         elif path.stat().st_size > LARGEST_FILE:
-            problems.append(f"{name} has more than {LARGEST_FILE:,} bytes.")
+            found.append(f"{name} has more than {LARGEST_FILE:,} bytes.")
         elif re.fullmatch(r"runs/[^/]+\.json", name):
-            problems += [f"{name}: {said}" for said in _run_problems(results, path.stem, seen)]
+            found += [f"{name}: {said}" for said in _run_problems(results, path.stem, seen)]
         elif re.fullmatch(r"models/[^/]+/card\.json", name):
-            problems += [f"{name}: {said}" for said in _card_problems(path)]
+            found += [f"{name}: {said}" for said in _card_problems(path)]
         elif not (
             re.fullmatch(r"runs/[^/]+\.parquet", name) and path.with_suffix(".json").exists()
         ):
-            problems.append(f"{name} belongs to no run and no training.")
-    return problems
+            found.append(f"{name} belongs to no run and no training.")
+    return found
 
 
 def _index_problems(folder: Path) -> Iterator[str]:
@@ -151,9 +151,10 @@ def _index_problems(folder: Path) -> Iterator[str]:
 
 def _run_problems(results: Results, run_id: str, seen: dict[str, str]) -> Iterator[str]:
     try:
-        run = publication.readable(results, run_id)
-    except ConfigError as error:
-        yield str(error)
+        run = read_run(results.runs / f"{run_id}.json")
+        require_usable(run)
+    except RecordError as error:
+        yield str(error).replace(f"{results.root}/", "")
         return
     if content_hash(run.identity) != run_id:
         yield "its id is not the hash of its identity."
@@ -162,7 +163,7 @@ def _run_problems(results: Results, run_id: str, seen: dict[str, str]) -> Iterat
         yield f"it is the same as {seen[same]}."
     seen[same] = run_id
     text = (results.runs / f"{run_id}.json").read_text(encoding="utf-8")
-    local = run.log or LOCAL_OPTIONS & run.options.keys()
+    local = run.log or run.options.keys() & {*LOCAL_OPTIONS}
     if local or text != canonical(run.model_dump(mode="json")):
         yield "it is not written as cowest submit writes it."
     yield from _private(run.model_dump(mode="json"))
@@ -191,7 +192,7 @@ def _row_problems(results: Results, run: Run) -> Iterator[str]:
     elif run.n_scored and not np.isclose(scores[scored].mean(), run.score or 0, atol=1e-9):
         yield f"its score is {run.score}, that of its rows {scores[scored].mean()}."
     if len(set(zip(ids.tolist(), epochs.tolist(), strict=True))) < len(ids):
-        yield "a question has two rows of one epoch."
+        yield "a sample has two rows of one epoch."
     if pc.any(pc.not_equal(table["run_id"], run.run_id)).as_py():
         yield "rows of another run are among its rows."
     if pc.any(pc.equal(pc.is_null(table["score"]), pc.is_null(table["error"]))).as_py():
@@ -204,19 +205,16 @@ def _row_problems(results: Results, run: Run) -> Iterator[str]:
 
 
 def _card_problems(path: Path) -> Iterator[str]:
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        card = None
-    if not isinstance(card, dict) or card.get("kind") not in ("sft", "dpo", "merged"):
-        yield "it is no card of a training."
+    card = read_card(path)
+    if card is None:
+        yield "it is not the card of a training."
         return
-    if not NAME.fullmatch(path.parent.name) or not path.parent.name.startswith(card["kind"]):
-        yield f"it is of another kind than its folder says: {card['kind']}."
-    yield from _private(card)
+    if not FILE_NAME.fullmatch(card.name) or not card.name.startswith(card.kind):
+        yield f"its kind {card.kind} is not the one that its folder says."
+    yield from _private(card.content)
 
 
-def _private(content: Any) -> Iterator[str]:
+def _private(content: object) -> Iterator[str]:
     """Keys and folders of a machine in metadata."""
     for text in _strings(content):
         if re.search(KEYS, text) or redacted(text) != text:
@@ -225,10 +223,10 @@ def _private(content: Any) -> Iterator[str]:
             yield f"it names a folder of a machine: {text[:80]!r}."
 
 
-def _strings(content: Any) -> Iterator[str]:
+def _strings(content: object) -> Iterator[str]:
     if isinstance(content, str):
         yield content
-    elif isinstance(content, dict):
+    elif isinstance(content, Mapping):
         for key, value in content.items():
             yield str(key)
             yield from _strings(value)

@@ -1,238 +1,38 @@
 """The leaderboard's snapshot: one immutable DuckDB file with everything that the app shows.
 
-``publish`` reads finished runs, computes all statistics once, and puts the file in place at once, so
-that a reader of the old one goes on undisturbed and nobody opens a file that a run writes. This module
-names the tables and columns; importing it needs neither numpy nor scipy.
+``publish`` reads finished test runs, computes all statistics once, and replaces the file as a whole.
+Readers of the old file are not disturbed, and nobody opens a file that a run writes to. Its tables are
+``store.schema.TABLES``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
 
+from cowest_bench.board.entries import entry_rows
+from cowest_bench.board.gates import baseline_rows, blessed_baselines, gate_rows
+from cowest_bench.board.systems import system_rows
+from cowest_bench.board.trainings import step_rows, training_row
+from cowest_bench.config import Progress
 from cowest_bench.errors import ConfigError
-from cowest_bench.store import Results, replaced
+from cowest_bench.gate.baseline import Baseline
+from cowest_bench.store import Results
+from cowest_bench.store.cards import Card
+from cowest_bench.store.export import Export, by_data, finished
+from cowest_bench.store.feedback_rows import Feedback, distinct_feedback, feedback_of
+from cowest_bench.store.measured import Measured, Stored
+from cowest_bench.store.schema import TABLES, VIEWS
+from cowest_bench.store.suites import Place, places
+from cowest_bench.store.tables import insert, new_database
 
-SCHEMA_VERSION = 1
-POOLED = "pooled"  # the domain that stands for all domains of a suite
 TEXT_LENGTH = 20_000  # characters of a text that are kept
-#: Of the connection that writes: bounded memory, and nothing printed.
-SETTINGS = "SET memory_limit = '1GB'; SET enable_progress_bar = false"
-MARGIN = 0.02  # a loss below it does not matter
-ALPHA = 0.05
-MIN_COVERAGE = 0.9  # entries with fewer of their questions scored are not ranked
-
-Progress = Callable[[str, int, int], None]  # what, how many runs are done, of how many
-
-#: Every column by table. Scores are in the units of the metric, intervals 95%; what is not known, or
-#: lacks a system to compare with, is NULL.
-TABLES: dict[str, dict[str, str]] = {
-    # schema_version, id (new for each snapshot), published (ISO, UTC), cowest_bench (version),
-    # texts (yes, no), command, notes (a JSON list: what was left out, and why)
-    "meta": {"key": "VARCHAR PRIMARY KEY", "value": "VARCHAR"},
-    # Test runs. Models are base labels, which all checkpoints share, and labels (checkpoint).
-    # strong_run and weak_run: the runs of the same data in which a collaboration's models are alone.
-    "runs": {
-        "run_id": "VARCHAR PRIMARY KEY",
-        "suite": "VARCHAR",
-        "task": "VARCHAR",
-        "domain": "VARCHAR",
-        "split": "VARCHAR",
-        "data": "VARCHAR",
-        "entry": "VARCHAR",
-        "system": "VARCHAR",
-        "format": "VARCHAR",
-        "control": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "evaluator": "VARCHAR",
-        "weak_checkpoint": "VARCHAR",
-        "strong_checkpoint": "VARCHAR",
-        "current": "BOOLEAN",
-        "source": "VARCHAR",  # reference or local
-        "seed": "BIGINT",
-        "epochs": "INTEGER",
-        "options": "JSON",
-        "n_total": "INTEGER",
-        "n_scored": "INTEGER",
-        "n_questions": "INTEGER",
-        "coverage": "DOUBLE",
-        "score": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "usd_per_1k": "DOUBLE",
-        "seconds_per_1k": "DOUBLE",
-        "weak_calls": "BIGINT",
-        "strong_calls": "BIGINT",
-        "weak_tokens": "BIGINT",
-        "strong_tokens": "BIGINT",
-        "metrics": "JSON",
-        "identity": "JSON",
-        "versions": "JSON",
-        "prompts": "JSON",
-        "attempts": "INTEGER",
-        "created": "TIMESTAMPTZ",
-        "strong_run": "VARCHAR",
-        "weak_run": "VARCHAR",
-        "training": "VARCHAR",
-    },
-    # See standings.entry_rows. helped to not_scored are against the strong model alone; over_best_p is
-    # Holm's over the entries of a suite and domain, significant where it is below 0.05; needed and
-    # detectable are those of the comparison with the better single model.
-    "entries": {
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "entry": "VARCHAR",
-        "label": "VARCHAR",
-        "system": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "format": "VARCHAR",
-        "control": "VARCHAR",
-        "n": "INTEGER",
-        "n_total": "INTEGER",
-        "coverage": "DOUBLE",
-        "score": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "rank_best": "INTEGER",
-        "rank_worst": "INTEGER",
-        "tie_group": "INTEGER",
-        "usd_per_1k": "DOUBLE",
-        "seconds_per_1k": "DOUBLE",
-        "weak_tokens_per_question": "DOUBLE",
-        "strong_tokens_per_question": "DOUBLE",
-        "over_strong": "DOUBLE",
-        "over_strong_low": "DOUBLE",
-        "over_strong_high": "DOUBLE",
-        "over_strong_verdict": "VARCHAR",
-        "best_single": "VARCHAR",  # weak or strong
-        "over_best": "DOUBLE",
-        "over_best_low": "DOUBLE",
-        "over_best_high": "DOUBLE",
-        "over_best_p": "DOUBLE",
-        "over_best_verdict": "VARCHAR",
-        "over_best_detectable": "DOUBLE",
-        "significant": "BOOLEAN",
-        "helped": "INTEGER",
-        "hurt": "INTEGER",
-        "both_right": "INTEGER",
-        "both_wrong": "INTEGER",
-        "not_scored": "INTEGER",
-        "needed": "BIGINT",
-        "created": "TIMESTAMPTZ",
-        "domains": "INTEGER",
-        "missing": "VARCHAR",  # strong alone, weak alone
-    },
-    # Rows of the test runs by run_id, epoch, sample_id. Texts are cut at TEXT_LENGTH; without texts
-    # they are NULL, an error is 'error' and a cluster a hash.
-    "samples": {
-        "run_id": "VARCHAR",
-        "sample_id": "INTEGER",
-        "epoch": "INTEGER",
-        "cluster": "VARCHAR",
-        **dict.fromkeys(("question", "gold", "draft", "output", "answer"), "VARCHAR"),
-        "score": "DOUBLE",
-        "error": "VARCHAR",
-        "gold_logprob": "DOUBLE",
-        "weak_calls": "INTEGER",
-        "weak_input_tokens": "BIGINT",
-        "weak_output_tokens": "BIGINT",
-        "weak_seconds": "DOUBLE",
-        "weak_cost": "DOUBLE",
-        "strong_calls": "INTEGER",
-        "strong_input_tokens": "BIGINT",
-        "strong_output_tokens": "BIGINT",
-        "strong_seconds": "DOUBLE",
-        "strong_cost": "DOUBLE",
-        "cost": "DOUBLE",
-    },
-    # One row for each training whose weak model is in a test run: the first such run, controls last.
-    "trainings": {
-        "training": "VARCHAR PRIMARY KEY",
-        "kind": "VARCHAR",  # sft or dpo
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "entry": "VARCHAR",
-        "run_id": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "n_rows": "INTEGER",
-        "best_step": "INTEGER",
-        "seconds": "DOUBLE",
-        "seed": "BIGINT",
-        "settings": "JSON",
-        "versions": "JSON",
-    },
-    "training_steps": {
-        "training": "VARCHAR",
-        "step": "INTEGER",
-        "loss": "DOUBLE",
-        "learning_rate": "DOUBLE",
-        "chosen_logp": "DOUBLE",
-        "rejected_logp": "DOUBLE",
-        "margin": "DOUBLE",
-        "accuracy": "DOUBLE",
-        "dev_score": "DOUBLE",
-    },
-    # Every scored draft of the feedback run, by every signal that was recorded.
-    "influences": {
-        "training": "VARCHAR",
-        "run_id": "VARCHAR",
-        "signal": "VARCHAR",  # metric, logprob or evaluator
-        "sample_id": "INTEGER",
-        "epoch": "INTEGER",
-        "delta": "DOUBLE",
-    },
-    "draft_lengths": {
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "run_id": "VARCHAR",
-        "entry": "VARCHAR",
-        "system": "VARCHAR",
-        "mean_tokens": "DOUBLE",  # of the weak model's output per draft
-    },
-    "baselines": {
-        "name": "VARCHAR",
-        "blessed": "TIMESTAMPTZ",
-        "run_id": "VARCHAR",
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "data": "VARCHAR",
-        "system": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "score": "DOUBLE",
-        "n": "INTEGER",
-    },
-    "gates": {
-        "run_id": "VARCHAR",
-        "against": "VARCHAR",  # a run's id, or a baseline's name
-        "kind": "VARCHAR",  # previous or baseline
-        "difference": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "verdict": "VARCHAR",
-        "n": "INTEGER",
-    },
-}
-
-
-def create_tables(db: duckdb.DuckDBPyConnection) -> None:
-    """Make the empty tables of a snapshot."""
-    for table, columns in TABLES.items():
-        listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-        db.execute(f"CREATE TABLE {table} ({listed})")
-
-
-def notes(snapshot: Path) -> list[str]:
-    """What a snapshot says was left out, a sentence each."""
-    with duckdb.connect(str(snapshot), read_only=True) as db:
-        found = db.execute("SELECT value FROM meta WHERE key = 'notes'").fetchall()
-    return [note for (text,) in found for note in json.loads(text)]
+#: Without the drafts of feedback runs, which a snapshot does not have.
+SNAPSHOT_VIEWS = {name: VIEWS[name] for name in ("leaderboard", "helped_hurt")}
 
 
 def publish(
@@ -245,7 +45,7 @@ def publish(
     command: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """Write a snapshot of all finished runs, and return its path.
+    """Write a snapshot of all finished test runs, and return its path.
 
     What cannot be read is left out, and a sentence in the snapshot says so (``notes``).
 
@@ -254,25 +54,103 @@ def publish(
         target: The snapshot's file, which is replaced.
         submitted: Folder of the reference results; a run that is in both is the local one.
         baselines: Folder of the blessed baselines.
-        texts: Whether to keep questions, answers, drafts, prompts and messages of errors.
+        texts: Whether to keep questions, answers, drafts, prompts and error messages.
         command: What made it, for the record.
         progress: Told how many runs are done.
 
     Raises:
-        ConfigError: If the file cannot be written.
+        ConfigError: If the file cannot be written; the one from before is as it was.
     """
-    from cowest_bench.board.publication import Publication
-
+    folders = {"local": results}
+    if submitted is not None:
+        folders["reference"] = Results(submitted)
     try:
-        with replaced(target) as path:
-            for left in (path, path.with_name(f"{path.name}.wal")):
-                left.unlink(missing_ok=True)  # by a process that was killed
-            with duckdb.connect(str(path)) as db:
-                db.execute(SETTINGS)
-                create_tables(db)
-                Publication(db, results, submitted, texts, progress).write(baselines, command)
-    except (OSError, duckdb.IOException) as error:
+        with new_database(target, TABLES, SNAPSHOT_VIEWS) as db:
+            count = _Count(progress)
+            export = Export(
+                db, folders, text_length=TEXT_LENGTH if texts else 0, tick=count.one_more
+            )
+            stored = finished(folders, export.warn)
+            count.total = sum(each.run.split == "test" for each in stored)
+            _write(export, stored, baselines)
+            export.add_meta(command)
+    except (OSError, duckdb.Error) as error:
         raise ConfigError(
-            f"The snapshot {target} cannot be written ({error}); choose another place with --to."
+            f"The snapshot {target} cannot be written ({str(error).splitlines()[0]}); make room, or "
+            "choose another place with --to."
         ) from error
     return target
+
+
+def notes(snapshot: Path) -> list[str]:
+    """What a snapshot says was left out, a sentence each."""
+    with duckdb.connect(str(snapshot), read_only=True) as db:
+        found = db.execute("SELECT value FROM meta WHERE key = 'notes'").fetchall()
+    return [note for (text,) in found for note in json.loads(text)]
+
+
+class _Count:
+    """Tells how many runs are done."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.done = self.total = 0
+
+    def one_more(self) -> None:
+        """Before a run is read."""
+        if self.progress:
+            self.progress("publish", self.done, self.total)
+        self.done += 1
+
+
+def _write(export: Export, stored: Sequence[Stored], baselines: Path | None) -> None:
+    """Fill all tables but ``meta``."""
+    tests = [each for each in stored if each.run.split == "test"]
+    place = places(each.run for each in tests)
+    blessed = blessed_baselines(baselines, export.warn) if baselines else []
+    insert(export.db, "baselines", baseline_rows(blessed, place))
+    trained: dict[str, tuple[Card, Measured]] = {}
+    known = []
+    for members in _by_suite(tests, place):
+        measured = [
+            each for same in by_data(members) for each in export.add(same, place[same[0].run.data])
+        ]
+        known += [each.run for each in measured]
+        _add_suite(export, measured, blessed)
+        for each in sorted(measured, key=_stands_for_its_training):
+            if each.card:
+                trained.setdefault(each.card.name, (each.card, each))
+    insert(export.db, "systems", system_rows(known))
+    _add_trainings(export, trained.values(), {each.run.run_id: each for each in stored})
+
+
+def _by_suite(tests: Sequence[Stored], place: Mapping[str, Place]) -> list[list[Stored]]:
+    found: dict[str, list[Stored]] = defaultdict(list)
+    for each in tests:
+        found[place[each.run.data].suite].append(each)
+    return [found[suite] for suite in sorted(found)]
+
+
+def _add_suite(export: Export, members: Sequence[Measured], blessed: Sequence[Baseline]) -> None:
+    if members:
+        insert(export.db, "entries", entry_rows(members))
+        insert(export.db, "gates", gate_rows(members, blessed, export.warn))
+
+
+def _stands_for_its_training(each: Measured) -> tuple[bool, object]:
+    """Order of the runs with a trained model: the first one stands for its training, controls last."""
+    return each.run.control is not None, each.run.created
+
+
+def _add_trainings(
+    export: Export, trained: Iterable[tuple[Card, Measured]], stored: Mapping[str, Stored]
+) -> None:
+    """The tables of the trainings, and the influence of the drafts that they learned from."""
+    found: list[Feedback] = []
+    for card, each in trained:
+        feedback = feedback_of(card, stored)
+        insert(export.db, "trainings", [training_row(card, each, feedback)])
+        insert(export.db, "training_steps", step_rows(card))
+        found += [feedback] if feedback else []
+    for given in distinct_feedback(found):
+        export.add_feedback(given)

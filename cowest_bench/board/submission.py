@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,23 @@ import pyarrow
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from cowest_bench.board import publication, trainings
-from cowest_bench.board.reference import WITH_TEXT, canonical, check, cleaned, files, write_index
-from cowest_bench.board.standings import Stored
+from cowest_bench.board.reference import (
+    WITH_TEXT,
+    canonical,
+    cleaned,
+    files,
+    problems,
+    write_index,
+)
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, Run, arrow_schema, replaced
+from cowest_bench.store.cards import Card, card_of
+from cowest_bench.store.export import finished
+from cowest_bench.store.feedback_rows import feedback_of
+from cowest_bench.store.measured import Stored
 from cowest_bench.store.selection import select
+
+LEFT_OUT = "…"  # stands for a draft whose text is not published
 
 
 def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: bool) -> list[Path]:
@@ -35,26 +45,26 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
         ConfigError: If there are no such runs, they are there already, what they would add is not
             sound, or the folder is not.
     """
-    if broken := check(folder):
-        raise ConfigError(f"{folder} is not as it was submitted: {broken[0]} Mend that first.")
-    stored = publication.finished({"local": results}, lambda sentence: None)
+    if broken := problems(folder):
+        raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")
+    stored = {each.run.run_id: each for each in finished({"local": results}, lambda reason: None)}
     wanted = _chosen(stored, texts, folder)
     with tempfile.TemporaryDirectory() as packed:
         target = Results(packed)
         for each in wanted.values():
-            found = trainings.training(each.run, [results])
-            _pack_run(each, target, keep_texts, trained=found is not None)
-            if found:
-                _pack_training(each, found, stored, results, target)
+            card = card_of(each.run, [results])
+            _pack_run(each, target, keep_texts, trained=card is not None)
+            if card:
+                _pack_training(card, stored, target)
         write_index(target.root)
-        if broken := check(target.root):
+        if broken := problems(target.root):
             raise ConfigError(f"This cannot be submitted: {broken[0]}")
         return _add(target.root, folder)
 
 
-def _chosen(stored: Sequence[Stored], texts: Sequence[str], folder: Path) -> dict[str, Stored]:
-    by_id = {each.run.run_id: each for each in stored}
-    runs = [run for text in texts for run in select([e.run for e in stored], text)]
+def _chosen(stored: Mapping[str, Stored], texts: Sequence[str], folder: Path) -> dict[str, Stored]:
+    known = [each.run for each in stored.values()]
+    runs = [run for text in texts for run in select(known, text)]
     for run in runs:
         if run.split != "test":
             raise ConfigError(
@@ -65,7 +75,7 @@ def _chosen(stored: Sequence[Stored], texts: Sequence[str], folder: Path) -> dic
             raise ConfigError(
                 f"Run {run.run_id} is in {folder} already, where files never change; leave it out."
             )
-    return {run.run_id: by_id[run.run_id] for run in runs}
+    return {run.run_id: stored[run.run_id] for run in runs}
 
 
 def _pack_run(each: Stored, target: Results, keep_texts: bool, trained: bool) -> None:
@@ -91,25 +101,14 @@ def _table(each: Stored) -> Any:
         ) from error
 
 
-def _pack_training(
-    each: Stored,
-    found: trainings.Training,
-    stored: Sequence[Stored],
-    results: Results,
-    target: Results,
-) -> None:
+def _pack_training(card: Card, stored: Mapping[str, Stored], target: Results) -> None:
     """The card of the weak model's training, and the scores of the feedback behind it."""
-    cards = [found.path]
-    if merged := trainings.merged_card(each.run, [results]):
-        cards.append(merged)
-    for path in cards:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        with replaced(target.models / path.parent.name / "card.json") as written:
-            written.write_text(canonical(card), encoding="utf-8")
-    given = trainings.feedback(each.run, found, stored, [results])
-    for run in (given.drafts, given.alone) if given else ():
-        if not (target.runs / f"{run.run.run_id}.json").exists():
-            _write(_without_card(cleaned(run.run)), _scores_only(_table(run)), target)
+    with replaced(target.models / card.name / "card.json") as written:
+        written.write_text(canonical(card.content), encoding="utf-8")
+    given = feedback_of(card, stored)
+    for each in (given.drafts, given.alone, given.judged) if given else ():
+        if each and not (target.runs / f"{each.run.run_id}.json").exists():
+            _write(_without_card(cleaned(each.run)), _scores_only(_table(each)), target)
 
 
 def _without_texts(table: Any) -> Any:
@@ -130,11 +129,11 @@ def _said(errors: Any) -> Any:
 
 
 def _scores_only(table: Any) -> Any:
-    """Of feedback: which question and epoch, whether there was a draft, and what it scored."""
+    """Of feedback: which sample and epoch, whether there was a draft, and what it scored."""
     kept = {name: table[name] for name in ("run_id", "sample_id", "epoch", "score", "gold_logprob")}
     drafted = pc.greater(pc.utf8_length(pc.fill_null(table["draft"], "")), 0)
     nothing = pyarrow.nulls(len(table), pyarrow.string())
-    kept["draft"] = pc.if_else(drafted, trainings.LEFT_OUT, nothing)
+    kept["draft"] = pc.if_else(drafted, LEFT_OUT, nothing)
     kept["error"] = _said(table["error"])
     return _filled(kept, len(table))
 

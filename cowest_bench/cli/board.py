@@ -96,7 +96,7 @@ def _publish(
             progress=lambda what, done, total: bars(root.name, what, done, total),
         )
     for sentence in snapshot.notes(path):
-        click.echo(f"Warning: {printable(sentence)}", err=True)
+        click.echo(f"Left out: {printable(sentence)}", err=True)
     return path
 
 

@@ -19,6 +19,7 @@ from cowest_bench.cli.shared import (
     margin_option,
     new_results,
     progress_bars,
+    read_results,
     rebuild,
     results_option,
     set_option,
@@ -212,6 +213,7 @@ def run(
     from cowest_bench.gate.baseline import baseline_of
     from cowest_bench.gate.check import Settings
     from cowest_bench.gate.sequential import until_decided
+    from cowest_bench.lab.planned import estimate
     from cowest_bench.report.comparison import looked_line
     from cowest_bench.store import Results
 
@@ -227,8 +229,8 @@ def run(
     }
     plan = plans.Plan.load(file, changes)
     if dry_run:
-        cells = plans.estimate(plan, Results(root))
-        show_estimate([(plan, cell) for cell in cells], rate, form)
+        steps = plans.planned(plan, stated=True).steps
+        show_estimate(estimate(steps.values(), Results(root)), rate, plan.split, form)
         return
     results = new_results(root)
     with progress_bars() as progress:
@@ -254,6 +256,42 @@ def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
     said = {key: given[f"{role}_{key}"] for key in keys if given[f"{role}_{key}"]}
     name: str | None = given[role]
     return {"name": name, **said} if name else said or None
+
+
+@click.command()
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
+@click.option("--all", "all_runs", is_flag=True, help="Also where nothing seems to have changed.")
+@results_option
+def rescore(runs: tuple[str, ...], all_runs: bool, root: Path) -> None:
+    """Score recorded answers again, after a change of a filter or a metric. Nobody is asked.
+
+    RUN is as for cowest compare; by default, every stored run is looked at.
+
+    \b
+    Examples:
+      cowest rescore
+      cowest rescore "task=cowest_medmcqa"
+      cowest rescore 3f2a --all
+    """
+    from cowest_bench.lab.rescore import rescore as scored_again
+    from cowest_bench.store.selection import select
+
+    results = read_results(root)
+    stored = results.all_runs()
+    chosen = [run for text in runs for run in select(stored, text)] if runs else stored
+    changed = 0
+    for found in scored_again(results, chosen, all_runs=all_runs):
+        before, after = found.before, found.after
+        if after.score_id != before.score_id or found.changed:
+            changed += 1
+            told = [
+                f"{score:.3f}" if score is not None else "-"
+                for score in (before.score, after.score)
+            ]
+            name = f"{after.run_id} {after.task} {after.split} {after.system}"
+            click.echo(f"{name}: {told[0]} -> {told[1]} ({found.changed:,} scores changed)")
+    rebuild(results)
+    click.echo(f"{changed} of {len(chosen)} runs were scored again.")
 
 
 @click.group()
@@ -316,4 +354,4 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     lm_eval_model.main(list(arguments))
 
 
-COMMANDS: tuple[click.Command, ...] = (demo, run, models, lm_eval)
+COMMANDS: tuple[click.Command, ...] = (demo, run, rescore, models, lm_eval)

@@ -17,7 +17,7 @@ from cowest_bench.errors import ConfigError, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cowest_bench.plan import Estimate, Plan
+    from cowest_bench.lab.planned import Estimate
     from cowest_bench.store import Results, Run
 
 FORMATS = ("table", "json", "csv", "md")
@@ -162,15 +162,16 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
             click.echo("The same command again asks only the samples that have no score.")
 
 
-def show_estimate(cells: list[tuple[Plan, Estimate]], rate: float, form: str) -> None:
-    """What plans will take."""
+def show_estimate(estimates: list[Estimate], rate: float, split: str, form: str) -> None:
+    """What a plan or a sweep takes."""
     from cowest_bench.report import plan as report
 
-    summary = report.summarise_plan(cells, rate)
+    summary = report.summarise_plan(estimates, rate, split)
     if form == "json":
         click.echo(json.dumps(summary, indent=1))
     else:
-        console().print(report.plan_table(summary))
+        if summary["evaluations"]:
+            console().print(report.plan_table(summary))
         for line in report.plan_lines(summary):
             click.echo(line)
 

@@ -75,42 +75,50 @@ def sweep(
     if dry_run:  # before any library reads it: a plan is made without network
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from cowest_bench import sweep as sweeps
+    from cowest_bench.lab.planned import estimate
     from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit}
     changes = {"options": passed | key_values(options), "budget": budget}
     plan = sweeps.Sweep.load(file, changes)
     if dry_run:
-        show_estimate(sweeps.estimate(plan, Results(root)), rate, form)
+        steps = sweeps.planned(plan, stated=True).lab.steps
+        show_estimate(estimate(steps.values(), Results(root)), rate, plan.split, form)
         return
     run_sweep(plan, new_results(root), workers, form)
 
 
 def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> None:
-    """Run a sweep and show what it has found; ends with 1 if a cell failed."""
+    """Run a sweep and show what it has found; ends with 1 if a step failed."""
     from cowest_bench import sweep as sweeps
-    from cowest_bench.report import results as report
-    from cowest_bench.report import sweep as sweep_report
+    from cowest_bench.report import sweep as report
+    from cowest_bench.report.tables import csv_table, text_table
 
     with progress_bars() as progress:
-        outcome = sweeps.run(plan, results, workers, progress)
+        swept = sweeps.run(plan, results, workers, progress)
     rebuild(results)
-    found = sweep_report.summarise(plan, outcome, results)
+    grid = report.Grid(
+        tasks=swept.tasks,
+        weak=plan.weak_names,
+        strong=plan.strong_names,
+        systems=plan.systems,
+        priced=any(spec.price for spec in (*plan.weak, *plan.strong)),
+    )
+    found = report.summarise(grid, swept.found, swept.failed, results)
     if form == "json":
-        click.echo(json.dumps(sweep_report.as_json(found), indent=1))
+        click.echo(json.dumps(report.as_json(found), indent=1))
     elif form == "csv":
-        click.echo(report.csv_table(sweep_report.csv_rows(found)))
+        click.echo(csv_table(report.csv_rows(found)))
     elif form == "md":
-        click.echo(sweep_report.markdown(found))
+        click.echo(report.markdown(found))
     else:
-        console().print(report.text_table(sweep_report.matrix_rows(found)))
-        console().print(report.text_table(sweep_report.front_rows(found)))
-        for line in sweep_report.notes(found):
+        console().print(text_table(report.matrix_rows(found)))
+        console().print(text_table(report.front_rows(found)))
+        for line in report.notes(found):
             click.echo(line)
-    for key, reason in outcome.failed.items():
-        about = sweeps.about(plan, key)
+    for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
-    if outcome.failed:
+    if swept.failed:
         click.echo("The same command again tries only what failed.", err=True)
         click.get_current_context().exit(1)
 

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import uuid
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,15 @@ from inspect_ai.log import read_eval_log_samples
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from cowest_bench.config import DRAFT_TEMPERATURE, Limits, ModelSpec
+from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Limits, ModelSpec, Role
 from cowest_bench.errors import ConfigError, RunError, TaskError, redacted, suggestion
-from cowest_bench.lab.evaluate import run_engine, sampling, solver_for, specs_of
+from cowest_bench.lab.engine import run_engine, sampling
 from cowest_bench.lab.samples import conversation, settings
-from cowest_bench.models import open_model
+from cowest_bench.models import require_usable
+from cowest_bench.models.endpoints import open_model
+from cowest_bench.systems import find_system
+from cowest_bench.systems.solvers import answer_with
 from cowest_bench.tasks import Message, Metadata, as_json, messages_of, read_task_file
-from cowest_bench.tasks.prompts import DEFAULT_FORMAT
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -98,10 +101,11 @@ class CowestLM(LM):
         super().__init__()
         for name in unknown:
             raise ConfigError(f"There is no model argument {name}; {suggestion(name, _ARGUMENTS)}")
-        self._specs = specs_of(system, _spec(weak, dtype, weak_adapter), _spec(strong, dtype, None))
+        given = {"weak": _spec(weak, dtype, weak_adapter), "strong": _spec(strong, dtype, None)}
+        self._specs = _specs(system, given)
         self._limits = Limits(attempt_timeout=attempt_timeout, timeout=timeout, retries=retries)
         self._models = {role: open_model(spec, self._limits) for role, spec in self._specs.items()}
-        self._solver = solver_for(system, format, float(temperature), int(seed))
+        self._solver = answer_with(system, format, float(temperature), int(seed))
         self._include_path = include_path
         self._log_dir = log_dir
         self._metadata: dict[str | None, Metadata] = {}
@@ -185,6 +189,18 @@ _ARGUMENTS = (
     *("weak", "strong", "system", "format", "temperature", "seed"),
     *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries", "log_dir"),
 )
+
+
+def _specs(system: str, given: Mapping[str, ModelSpec | None]) -> dict[Role, ModelSpec]:
+    """The model in every role that a system asks."""
+    specs = {}
+    for role in find_system(system).roles:
+        spec = given.get(role)
+        if spec is None:
+            raise ConfigError(f"System {system} needs a {role} model; give {role}=MODEL.")
+        require_usable(spec)
+        specs[role] = spec
+    return specs
 
 
 def _spec(model: str | dict[str, Any] | None, dtype: str, adapter: str | None) -> ModelSpec | None:

@@ -2,7 +2,7 @@
 
 from cowest_bench.doors.inspect import any_task, counterfactual, ethics, medical
 from cowest_bench.lab.scorers import gold_logprob, task_metric
-from cowest_bench.models import hflm
+from cowest_bench.models.local import hflm
 from cowest_bench.systems.solvers import answer_with, collaborate, solo
 
 __all__ = [

@@ -13,13 +13,15 @@ from collections.abc import Callable
 import numpy as np
 
 from cowest_bench.analysis import contrasts
+from cowest_bench.config import Progress
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.gate import check
 from cowest_bench.gate.baseline import Baseline, ScoredRun, item_key, scored
 from cowest_bench.gate.check import LOOKS, Looked, Settings
-from cowest_bench.lab.evaluate import Cell, Progress, complete
+from cowest_bench.lab.evaluate import Evaluate
+from cowest_bench.lab.local import Local
 from cowest_bench.models.budget import Budget
-from cowest_bench.plan import Plan
+from cowest_bench.plan import Plan, planned
 from cowest_bench.store import Results, Run
 
 
@@ -51,19 +53,11 @@ def until_decided(
     samples, part = check.pooled(
         [(run.domain, contrasts.pair(run.items, run.items)) for run in blessed]
     )
-    budget = Budget.parse(plan.budget) if plan.budget else None
+    labs = _labs(plan, cells, results, progress)
     for look, seen in enumerate(check.looks_of(samples), 1):
         keys = set(samples.keys[seen].tolist())
         runs = [
-            complete(
-                cell,
-                results,
-                plan.limits,
-                budget,
-                progress(cell.task.meta.domain or cell.task.name) if progress else None,
-                only=_among(keys, cell),
-            )
-            for cell in cells
+            lab.do_part(cell, _among(keys, cell)) for lab, cell in zip(labs, cells, strict=True)
         ]
         pairs = check.paired([scored(results, run) for run in runs], blessed)
         if check.first_decided(*check.pooled(pairs), settings, looks=look):
@@ -73,22 +67,42 @@ def until_decided(
     return runs, Looked(look, LOOKS, len(seen), len(part), saved)
 
 
-def _cells(plan: Plan) -> list[Cell]:
+def _cells(plan: Plan) -> list[Evaluate]:
     if len(plan.systems) != 1 or plan.method is not None:
         raise ConfigError(
             "Only one system, with the models as they are, can be run against a baseline; give one "
             "with --systems NAME, and tune before."
         )
-    return [plan.cell(task, plan.systems[0]) for task in plan.loaded()]
+    return [step for step in planned(plan).steps.values() if isinstance(step, Evaluate)]
 
 
-def _blessed(cells: list[Cell], baseline: Baseline) -> list[ScoredRun]:
+def _labs(
+    plan: Plan,
+    cells: list[Evaluate],
+    results: Results,
+    progress: Callable[[str], Progress] | None,
+) -> list[Local]:
+    """A lab for each cell, with one budget."""
+    budget = Budget.parse(plan.budget) if plan.budget else None
+    domains = [cell.task.meta.domain or cell.task.name for cell in cells]
+    return [
+        Local(
+            results,
+            limits=plan.limits,
+            budget=budget,
+            progress=progress(domain) if progress else None,
+        )
+        for domain in domains
+    ]
+
+
+def _blessed(cells: list[Evaluate], baseline: Baseline) -> list[ScoredRun]:
     """The baseline's run of each cell's data."""
     known = {run.data: run for run in baseline.runs}
-    asked = [cell.task.data_hash for cell in cells]
+    asked = [cell.task.data_id for cell in cells]
     if set(asked) != set(known):
         has = ", ".join(f"{run.domain} {run.data}" for run in baseline.runs)
-        wanted = ", ".join(f"{cell.task.name} {cell.task.data_hash}" for cell in cells)
+        wanted = ", ".join(f"{cell.task.name} {cell.task.data_id}" for cell in cells)
         raise ComparisonError(
             f"The baseline {baseline.name} is of {has}, and this would ask {wanted}: these are not the "
             "same samples. Run the same tasks, split, seed, limit and examples, or bless a new one."
@@ -96,12 +110,12 @@ def _blessed(cells: list[Cell], baseline: Baseline) -> list[ScoredRun]:
     return [known[data] for data in asked]
 
 
-def _among(keys: set[str], cell: Cell) -> set[int]:
+def _among(keys: set[str], cell: Evaluate) -> set[int]:
     """The ids of a cell's samples that are among the keys."""
-    data = cell.task.data_hash
-    return {s.id for s in cell.task.samples if item_key(data, s.id) in keys}
+    data = cell.task.data_id
+    return {sample.id for sample in cell.task.samples if item_key(data, sample.id) in keys}
 
 
-def _calls(cell: Cell) -> int:
+def _calls(cell: Evaluate) -> int:
     """Calls to models for one sample."""
-    return len(cell.specs) * cell.epochs * cell.task.repeats
+    return sum(cell.calls(cell.epochs).values())

@@ -1,4 +1,4 @@
-"""The evaluator: the paper's E as a model that scores both answers with a rubric (section 3.2).
+"""The verb ``judge``: the paper's E as a model that scores both answers with a rubric (section 3.2).
 
 ``E`` is the mean of two ratings, coherence and agreement with the gold answer. The answer that had a
 draft and the one that had none are shown side by side, once in each order, and neither is named, so
@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inspect_ai.dataset import Sample
-from inspect_ai.log import EvalSample
-from inspect_ai.model import ChatMessageUser, GenerateConfig
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
-from inspect_ai.solver import Generate, Solver, TaskState, solver
-
-from cowest_bench import models
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.errors import ModelError
-from cowest_bench.lab.evaluate import Cell, complete
-from cowest_bench.store import Results, Run, SampleScore, content_hash
-from cowest_bench.systems import ask
-from cowest_bench.tasks import Task
+from cowest_bench.lab.evaluate import Answer, Evaluate
+from cowest_bench.lab.step import Models, Step, model_id
+from cowest_bench.store import Results, SampleScore, content_hash
+from cowest_bench.systems import Lengths, System
+
+if TYPE_CHECKING:
+    from inspect_ai.dataset import Sample
+    from inspect_ai.log import EvalSample
+    from inspect_ai.scorer import Scorer
+    from inspect_ai.solver import Solver
+
+    from cowest_bench.lab.local import Local
 
 RATING_TOKENS = 64  # how long a judgement may be
 BEST = 10  # the highest rating
@@ -74,121 +75,157 @@ def rubric(question: str, gold: str, first: str, second: str) -> str:
     return re.sub(r"\{(question|gold|first|second)\}", lambda slot: filled[slot[1]], RUBRIC)
 
 
-@solver
-def rate() -> Solver:
-    """Ask the evaluator about the answers with and without a draft, in both orders."""
+class Evaluator(System):
+    """Who answers in a judgement, for its record."""
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        epoch = str(state.metadata.get("epoch", state.epoch))
-        ours, alone = state.metadata["with_draft"].get(epoch), state.metadata["alone"]
-        if ours is None or alone is None:
-            raise ModelError("There is no answer to judge: the strong model gave none.")
-        gold, question = state.metadata["gold"], state.input_text
-        config = GenerateConfig(temperature=0.0, max_tokens=RATING_TOKENS)
-        orders = []
-        for first, second, sign in ((ours, alone, 1), (alone, ours, -1)):
-            asked = ChatMessageUser(content=rubric(question, gold, first, second))
-            a, b = ratings((await ask(state, "evaluator", [asked], config)).completion)
-            orders.append(sign * (a - b))
-        state.metadata["orders"] = orders
-        return state
+    name = "evaluator"
+    roles = ("evaluator",)
+    calls = {"evaluator": 2}  # noqa: RUF012 (never changed)
 
-    return solve
+    def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:
+        """The question and both answers in, the ratings out; in both orders."""
+        return 2 * (of.prompt + 2 * of.answer), 2 * RATING_TOKENS
 
 
-@scorer(metrics=[mean()])
-def rated_influence() -> Scorer:
-    """``Δ = E(strong(x, y)) - E(strong(x))``, the mean over both orders, in [-0.9, 0.9]."""
+@dataclass(frozen=True, eq=False)
+class Judge(Evaluate):
+    """Every answer of an evaluation with drafts, judged against the strong model's own.
 
-    async def score(state: TaskState, target: Target) -> Score:
-        orders = state.metadata["orders"]
-        return Score(value=sum(orders) / len(orders))
-
-    return score
-
-
-@dataclass(frozen=True)
-class Judgement(Cell):
-    """Every answer of a ``collab`` run, judged against the strong model's own.
-
-    Its rows have Δ as their score and the draft it belongs to; its metrics say how often the two
-    orders agree on who is better, and how often the judge agrees with the task's metric, of the
-    answers that the metric tells apart.
+    Its rows have Δ as their score, the draft it belongs to, and as their answer a hash of what was
+    judged: an answer that is completed later is judged again, and the others are not. Its metrics say
+    how often the two orders agree on who is better, and how often the judge agrees with the task's
+    metric, of the answers that the metric tells apart.
 
     Attributes:
-        evaluator: The judge.
-        drafts: Rows of the ``collab`` run.
-        alone: Rows of the ``strong`` run of the same questions.
+        drafts: The evaluation with drafts.
+        alone: That of the strong model alone, on the same samples.
     """
 
-    evaluator: ModelSpec = field(kw_only=True)
-    drafted: Sequence[SampleScore] = field(kw_only=True)
-    alone: Sequence[SampleScore] = field(kw_only=True)
+    verb = "judge"
 
-    @cached_property
-    def specs(self) -> dict[Role, ModelSpec]:
-        """The judge alone is asked."""
-        return {"evaluator": self.evaluator}
+    drafts: Evaluate = field(kw_only=True)
+    alone: Evaluate = field(kw_only=True)
+
+    @classmethod
+    def of(cls, drafts: Evaluate, alone: Evaluate, evaluator: ModelSpec) -> Judge:
+        """The judgement of an evaluation's answers."""
+        task, asking, epochs = drafts.task, drafts.asking, drafts.epochs
+        given: Models = {"evaluator": evaluator}
+        return cls(task, Evaluator(), given, asking, epochs, drafts=drafts, alone=alone)
+
+    @property
+    def inputs(self) -> tuple[Step, ...]:
+        """The two evaluations."""
+        return self.drafts, self.alone
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that can change a rating: the judge, the rubric, and all answers."""
-        answers = [(row.sample_id, row.epoch, row.output) for row in (*self.drafted, *self.alone)]
+        """Everything that can change a rating: the judge, the rubric, and who answered what."""
         return {
-            "task": self.task.name,
-            "split": self.task.split,
-            "data": self.task.data_hash,
-            "system": self.system,
-            "models": {"evaluator": models.identity(self.evaluator)},
-            "answers": content_hash(answers),
+            "verb": self.verb,
+            "drafts": self.drafts.id,
+            "alone": self.alone.id,
+            "models": {"evaluator": model_id(self.given["evaluator"])},
             "rubric": RUBRIC,
-            "graded": False,
         }
 
-    def samples(self) -> list[Sample]:
-        """The questions with their gold answers, which this model alone may see."""
-        with_draft: dict[int, dict[str, str | None]] = {}
-        for row in self.drafted:
-            with_draft.setdefault(row.sample_id, {})[str(row.epoch)] = row.output
+    @property
+    def score_id(self) -> str:
+        """A rating is not computed from an answer; nothing can be scored again."""
+        return self.id
+
+    @property
+    def repeats(self) -> int:
+        """The last of a task's repeats is judged."""
+        return 1
+
+    def missing(
+        self,
+        rows: Mapping[Answer, SampleScore],
+        results: Results,
+        only: Collection[int] | None = None,
+    ) -> list[Answer]:
+        """The answers without a rating, and those that have changed since they were rated."""
+        judged = self._judged(results)
+        unrated = set(super().missing(rows, results, only))
+        return [
+            each
+            for each in self.answers
+            if each in unrated or (each in rows and rows[each].answer != judged.get(each))
+        ]
+
+    def is_made(self, results: Results) -> bool:
+        """Whether every pair of answers, as they are now, has a rating."""
+        run = self.run(results)
+        if run is None or not (self.drafts.run(results) and self.alone.run(results)):
+            return False
+        rows = {(row.sample_id, row.epoch): row for row in results.samples(run)}
+        return not self.missing(rows, results)
+
+    def make(self, lab: Local) -> None:
+        """Ask what has no rating yet."""
+        from cowest_bench.lab.engine import complete
+
+        complete(self, lab)
+
+    def _judged(self, results: Results) -> dict[Answer, str]:
+        """A hash of both answers, by sample and epoch."""
+        alone = {row.sample_id: row.output for row in self.alone.rows(results)}
+        return {
+            (row.sample_id, row.epoch): content_hash([row.output, alone.get(row.sample_id)])
+            for row in self.drafts.rows(results)
+        }
+
+    def engine_samples(self, results: Results) -> list[Sample]:
+        """The samples with their gold answers, which this model alone may see."""
+        from inspect_ai.dataset import Sample
+
+        told: dict[int, dict[str, dict[str, str | None]]] = {}
+        judged = self._judged(results)
+        for row in self.drafts.rows(results):
+            of = told.setdefault(row.sample_id, {"with_draft": {}, "drafts": {}, "judged": {}})
+            of["with_draft"][str(row.epoch)] = row.output
+            of["drafts"][str(row.epoch)] = row.draft
+            of["judged"][str(row.epoch)] = judged[row.sample_id, row.epoch]
         return [
             Sample(
                 id=row.sample_id,
                 input=row.question,
-                metadata={
-                    "gold": row.gold,
-                    "alone": row.output,
-                    "with_draft": with_draft[row.sample_id],
-                },
+                metadata={"gold": row.gold, "alone": row.output, **told[row.sample_id]},
             )
-            for row in self.alone
+            for row in self.alone.rows(results)
         ]
 
     def solver(self) -> Solver:
         """Ask the evaluator."""
+        from cowest_bench.lab.judging import rate
+
         return rate()
 
     def scorers(self) -> list[Scorer]:
         """The difference of the ratings."""
+        from cowest_bench.lab.judging import rated_influence
+
         return [rated_influence()]
 
-    def record(self, sample: EvalSample) -> SampleScore:
+    def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
         """Δ of one draft, with what each order said as its metrics."""
-        row = self.failed(sample)
-        drafted = {(each.sample_id, each.epoch): each.draft for each in self.drafted}
-        row = replace(row, draft=drafted[row.sample_id, row.epoch])
+        epoch = str(row.epoch)
+        told = sample.metadata
+        row = replace(row, draft=told["drafts"][epoch], answer=told["judged"][epoch])
         score = (sample.scores or {}).get("rated_influence")
         if score is None:
             return row
-        metrics = json.dumps({"orders": sample.metadata["orders"]})
+        metrics = json.dumps({"orders": told["orders"]})
         return replace(row, score=score.as_float(), metrics=metrics, error=None)
 
-    def metrics(self, rows: Sequence[SampleScore]) -> dict[str, float]:
+    def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
         """How far the judge can be trusted."""
         orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
-        alone = {row.sample_id: row.score for row in self.alone}
+        alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {
             (row.sample_id, row.epoch): row.score - before
-            for row in self.drafted
+            for row in self.drafts.rows(results)
             if row.score is not None and (before := alone[row.sample_id]) is not None
         }
         agree = [
@@ -202,32 +239,6 @@ class Judgement(Cell):
         }
         return {name: sum(each) / len(each) for name, each in shares.items() if each}
 
-
-def judge(
-    task: Task, drafts: Run, alone: Run, evaluator: ModelSpec, *, results: Results, **how: Any
-) -> Run:
-    """Have the evaluator score every draft's answer against the one without a draft.
-
-    Args:
-        task: The task, on the split that was asked.
-        drafts: A ``collab`` run of it.
-        alone: The ``strong`` run of it.
-        evaluator: The judge.
-        results: Where the runs are recorded, and this one will be.
-        **how: ``limits``, ``budget`` and ``progress``, as for ``evaluate``.
-
-    Returns:
-        The run of a ``Judgement``.
-
-    Raises:
-        CowestError: As ``evaluate`` does.
-    """
-    cell = Judgement(
-        task,
-        "evaluator",
-        epochs=drafts.epochs,
-        evaluator=evaluator,
-        drafted=results.samples(drafts),
-        alone=results.samples(alone),
-    )
-    return complete(cell, results, **how)
+    def record(self, results: Results) -> dict[str, Any]:
+        """As of any evaluation; the data is that of the answers."""
+        return super().record(results) | {"scoring": {}, "format": self.asking.format}

@@ -12,7 +12,7 @@ from typing import Any
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageSystem, ChatMessageUser
 
-from cowest_bench.models import PLAIN
+from cowest_bench.models.local import PLAIN
 from cowest_bench.tasks import Message, Metadata, Task
 
 _MESSAGES: dict[str, Callable[..., ChatMessage]] = {

@@ -12,7 +12,7 @@ from inspect_ai.model import get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
-from cowest_bench.models import is_plain
+from cowest_bench.models.local import is_plain
 from cowest_bench.tasks import Split, load_task
 
 

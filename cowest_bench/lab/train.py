@@ -1,248 +1,251 @@
-"""Train weak models: ``sft`` and ``dpo``, thin over trl and peft.
+"""Train weak models: ``specialise`` (SFT), ``align`` (DPO) and ``merge``, thin over trl and peft.
 
-A trained model lies in a folder named by a hash of all it was made from (weights, rows, settings,
-seed, versions), so that training again is a cache hit. Its card is written last: a folder without
-``card.json`` is the rest of an interrupted training and is made anew.
+Functions of a model, rows, settings and a seed, that write a model into a folder. What the folder is
+called, and whether it is there already, is the lab's affair.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
-
-from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError
-from cowest_bench.lab.evaluate import Progress
-from cowest_bench.models import check, identity
-from cowest_bench.store import Results, content_hash, replaced
-from cowest_bench.tasks import Message
+from cowest_bench.config import ModelSpec, Progress
+from cowest_bench.errors import ConfigError, ModelError
+from cowest_bench.lab.prefer import TrainingRow
+from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
+from cowest_bench.models.identity import adapter_folder, pinned, require_usable
+from cowest_bench.models.memory import MEMORY
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, Trainer
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import (
+        GenerationConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
 
-Row = dict[str, list[Message]]  # prompt and completion, or prompt, chosen and rejected
+Score: TypeAlias = Callable[[int, ModelSpec], float]
+"""What a candidate is worth on the dev split, given the step and the candidate."""
 
-
-class Lora(BaseModel):
-    """A low-rank adapter on all linear layers (Hu et al., 2022)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = 16
-    alpha: int = 32
-
-
-class SFTSettings(BaseModel):
-    """Supervised fine-tuning on prompt-completion rows; the loss is on the completion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = 2e-4
-    epochs: float = 3
-    batch_size: int = 16
-    max_length: int = 2048
-    lora: Lora | None = Lora()
-    gradient_checkpointing: bool = True
+#: Files of a checkpoint that an adapter does not need; the first is a pickle.
+_LEFT_OUT = ("training_args.bin", "trainer_state.json")
 
 
-class DPOSettings(BaseModel):
-    """Direct preference optimisation (Rafailov et al., 2023) with a LoRA adapter.
+@dataclass(frozen=True)
+class Trained:
+    """What a training tells of itself.
 
-    ``loss_type`` names losses of trl; the ``sft`` term keeps the chosen drafts likely. Every
-    ``eval_steps`` the adapter is scored on the dev split, and training ends after ``patience``
-    scores without a new best one.
+    Attributes:
+        history: The trainer's log: losses and learning rates by step.
+        dev_scores: Of ``align``: what each candidate scored, by step; step 0 is the untuned model.
+        best_step: Of ``align``: the first step with the highest score. The folder holds its adapter,
+            or none if it is step 0.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    learning_rate: float = 5e-5
-    steps: int = 60
-    eval_steps: int = 10
-    patience: int = 6
-    batch_size: int = 32
-    beta: float = 0.1
-    loss_type: tuple[str, ...] = ("sigmoid", "sft")
-    loss_weights: tuple[float, ...] = (1.0, 1.0)
-    max_length: int = 2048
-    lora: Lora = Lora()
-    gradient_checkpointing: bool = True
+    history: list[dict[str, float]]
+    dev_scores: dict[int, float] = field(default_factory=dict)
+    best_step: int = 0
 
 
-def sft(
-    model: ModelSpec,
-    rows: Sequence[Row],
-    *,
-    results: Results,
-    settings: SFTSettings | None = None,
-    seed: int = 0,
+def specialise(
+    spec: ModelSpec,
+    rows: Sequence[TrainingRow],
+    folder: Path,
+    settings: SFTSettings,
+    seed: int,
     progress: Progress | None = None,
-) -> ModelSpec:
-    """Specialise a model on prompt-completion rows; returns a model without adapter.
+) -> Trained:
+    """Fine-tune a model on prompt-completion rows and save it, with its tokenizer, in a folder.
 
-    A LoRA adapter is merged into the weights, so that a later DPO can use the model with its own
+    A LoRA adapter is merged into the weights, so that a later ``align`` can use the model with its own
     adapter switched off as the reference.
 
     Raises:
         ConfigError: If there are no rows.
+        ModelError: If the model cannot be used, or has an adapter that is not merged.
     """
-    settings = settings or SFTSettings()
-    model = merged(model, results)
-    folder, made_from = _folder("sft", model, rows, settings, seed, results)
-    card = folder / "card.json"
-    trained = model.model_copy(
-        update={
-            "name": str(folder),
-            "adapter": None,
-            "revision": None,
-            "card": str(card),
-            "base": model.base_label,
-        }
-    )
-    with _to_make(folder, results) as wanted:
-        if wanted:
-            started = time.monotonic()
-            log = _specialise(model, rows, settings, folder, seed, progress)
-            history = {"seconds": time.monotonic() - started, "history": log}
-            _write_card(card, made_from | history)
-    return trained
-
-
-def _specialise(
-    model: ModelSpec,
-    rows: Sequence[Row],
-    settings: SFTSettings,
-    folder: Path,
-    seed: int,
-    progress: Progress | None,
-) -> Any:
-    """Train, save the whole model, and return the trainer's log."""
     from trl import SFTConfig, SFTTrainer
 
+    spec = _trainable(spec, rows)
     arguments = SFTConfig(
         **_arguments(settings, folder, seed),
         num_train_epochs=settings.epochs,
         save_strategy="no",
     )
-    trainer = SFTTrainer(
-        _load(model),
+    trainer: Trainer = SFTTrainer(
+        _load(spec),
         args=arguments,
         train_dataset=_dataset(rows),
-        processing_class=_tokenizer(model),
-        peft_config=_peft(settings.lora) if settings.lora else None,
+        processing_class=_tokenizer(spec),
+        peft_config=_lora_config(settings.lora) if settings.lora else None,
     )
     _train(trainer, "sft", progress)
-    tuned: Any = trainer.model
+    tuned: Any = trainer.model  # typed as a module, or as nothing at all
     if settings.lora:
         tuned = tuned.merge_and_unload()
-    tuned.save_pretrained(str(folder))
-    _tokenizer(model).save_pretrained(str(folder))
-    return trainer.state.log_history
+    _save(tuned, spec, folder)
+    return Trained(history=trainer.state.log_history)
 
 
-def dpo(
-    model: ModelSpec,
-    rows: Sequence[Row],
-    *,
-    results: Results,
-    score: Callable[[ModelSpec], float],
-    settings: DPOSettings | None = None,
-    seed: int = 0,
+def align(
+    spec: ModelSpec,
+    rows: Sequence[TrainingRow],
+    folder: Path,
+    settings: DPOSettings,
+    seed: int,
+    score: Score,
     progress: Progress | None = None,
-) -> ModelSpec:
-    """Align a model with preference rows; returns it with the adapter that ``score`` likes best.
+) -> Trained:
+    """Align a model with preference rows; leaves the LoRA adapter that ``score`` likes best in a folder.
+
+    Only one copy of the model is in memory: while a candidate is scored, opening it gives the model
+    under training.
 
     Args:
-        model: What is tuned; with its adapter switched off it is also the reference.
-        rows: Conversational ``prompt``, ``chosen`` and ``rejected``; or ``prompt`` and
-            ``completion``, for the control that imitates the best drafts instead.
-        results: Where the adapter's folder goes.
-        score: The collaboration's score on the dev split with a candidate as the weak model. The
-            untuned model is a candidate too, so tuning can never choose something worse on dev.
+        spec: What is tuned; with its adapter switched off it is also the reference.
+        rows: Conversational ``prompt``, ``chosen`` and ``rejected``; or ``prompt`` and ``completion``,
+            for the control that imitates the best drafts instead.
+        folder: For the adapter, and for checkpoints meanwhile.
         settings: How to train.
         seed: Of the adapter's initialisation and the order of the rows.
+        score: Called for step 0, the untuned model, and every ``eval_steps``. Since the untuned model is
+            a candidate too, tuning can never choose something worse on dev.
         progress: Told how many steps are done.
 
     Raises:
         ConfigError: If there are no rows.
+        ModelError: If the model cannot be used, or has an adapter that is not merged.
     """
-    settings = settings or DPOSettings()
-    model = merged(model, results)
-    folder, made_from = _folder("dpo", model, rows, settings, seed, results)
-    card = folder / "card.json"
-    with _to_make(folder, results) as wanted:
-        if wanted:
-            started = time.monotonic()
-            trainer = _preference_trainer(model, rows, settings, folder, seed)
-            candidates = _Candidates(model, score, settings.patience)
-            _align(trainer, candidates, folder, progress)
-            dev = {str(s): value for s, (value, _) in candidates.scored.items()}
-            history: dict[str, Any] = {"dev_scores": dev, "best_step": candidates.best()[0]}
-            history["seconds"] = time.monotonic() - started
-            _write_card(card, made_from | history | {"history": trainer.state.log_history})
-    step = json.loads(card.read_text(encoding="utf-8"))["best_step"]
-    return _tuned(model, folder, step)
-
-
-def _align(
-    trainer: Trainer, candidates: _Candidates, folder: Path, progress: Progress | None
-) -> None:
-    """Train, and leave the best candidate's adapter in the folder."""
+    spec = _trainable(spec, rows)
+    MEMORY.forget(spec)
+    trainer, generation = _preference_trainer(spec, rows, settings, folder, seed)
+    candidates = _Candidates(spec, trainer, generation, score, settings.patience)
+    candidates.score_step(0, spec)
     trainer.add_callback(candidates.callback())
     _train(trainer, "dpo", progress)
-    _, chosen = candidates.best()
-    if chosen.adapter:
-        shutil.copytree(chosen.adapter, folder, dirs_exist_ok=True)
+    best = candidates.best
+    _keep_adapter(folder, best, spec)
+    history = trainer.state.log_history
+    del trainer, candidates.trainer  # before others are loaded; models are full of reference cycles
+    gc.collect()
+    return Trained(history=history, dev_scores=candidates.scores, best_step=best)
+
+
+def merge(spec: ModelSpec, folder: Path) -> None:
+    """Save a model with its adapter merged into the weights, for a server or for another training.
+
+    Raises:
+        ModelError: If the model cannot be used, or has no adapter.
+    """
+    from peft import PeftModel
+
+    require_usable(spec)
+    spec, adapter = pinned(spec), adapter_folder(spec)
+    if adapter is None:
+        raise ModelError(f"There is nothing to merge: {spec.name} has no adapter.")
+    _save(PeftModel.from_pretrained(_load(spec), adapter).merge_and_unload(), spec, folder)
+
+
+# --- candidates -----------------------------------------------------------------------------------
+
+
+class _Candidates:
+    """Scores checkpoints on the dev split as they are saved, and ends a training that has passed its best.
+
+    Attributes:
+        trainer: Whose model is lent to the evaluation.
+        scores: By step.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        trainer: Trainer,
+        generation: GenerationConfig,
+        score: Score,
+        patience: int,
+    ) -> None:
+        self.trainer = trainer
+        self.scores: dict[int, float] = {}
+        self._spec = spec
+        self._generation = generation
+        self._score = score
+        self._patience = patience
+
+    @property
+    def best(self) -> int:
+        """The first step with the highest score."""
+        return max(self.scores, key=lambda step: (self.scores[step], -step))
+
+    def score_step(self, step: int, candidate: ModelSpec) -> None:
+        """Score the model as it is now; it has just been saved as the candidate."""
+        from cowest_bench.models.live import lent
+
+        with lent(candidate, self.trainer.model, self._generation):
+            self.scores[step] = self._score(step, candidate)
+
+    def callback(self) -> TrainerCallback:
+        """What the trainer calls after each save."""
+        from transformers import TrainerCallback
+
+        outer = self
+
+        class ScoreOnSave(TrainerCallback):
+            def on_save(
+                self,
+                args: TrainingArguments,
+                state: TrainerState,
+                control: TrainerControl,
+                **_: object,
+            ) -> TrainerControl:
+                step = int(state.global_step)
+                checkpoint = _checkpoint(Path(str(args.output_dir)), step)
+                candidate = outer._spec.model_copy(update={"adapter": str(checkpoint)})
+                outer.score_step(step, candidate)
+                later = [scored for scored in outer.scores if scored > outer.best]
+                control.should_training_stop |= len(later) >= outer._patience
+                return control
+
+        return ScoreOnSave()
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step}"  # as the trainer names it
+
+
+def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
+    """Leave the adapter of the best step, with what a server needs to find its base."""
+    if step:
+        leave_out = shutil.ignore_patterns(*_LEFT_OUT)
+        shutil.copytree(_checkpoint(folder, step), folder, ignore=leave_out, dirs_exist_ok=True)
+        file = folder / "adapter_config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        base = Path(spec.path)
+        config["base_model_name_or_path"] = str(base.resolve()) if base.is_dir() else spec.path
+        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
 
-def merged(model: ModelSpec, results: Results) -> ModelSpec:
-    """A model with its adapter, if it has one, merged into the weights.
-
-    A later round of training starts from there: what it would otherwise add to, and compare with, is
-    the model without the adapter.
-    """
-    if model.adapter is None:
-        return model
-    made_from = {"kind": "merged", "model": identity(model)}
-    folder = results.models / f"merged-{content_hash(made_from)}"
-    with _to_make(folder, results) as wanted:
-        if wanted:
-            from peft import PeftModel
-
-            tuned = PeftModel.from_pretrained(_load(model), model.adapter).merge_and_unload()
-            tuned.save_pretrained(str(folder))
-            _tokenizer(model).save_pretrained(str(folder))
-            _write_card(folder / "card.json", made_from)
-    base = model.base_label
-    return model.model_copy(
-        update={"name": str(folder), "adapter": None, "revision": None, "base": base}
-    )
-
-
-def _tuned(model: ModelSpec, folder: Path, step: int) -> ModelSpec:
-    """The model with the adapter of the chosen step; step 0 is the model as it was."""
-    return model.model_copy(
-        update={
-            "adapter": str(folder) if step else None,
-            "card": str(folder / "card.json"),
-            "base": model.base_label,
-        }
-    )
-
-
 def _preference_trainer(
-    model: ModelSpec, rows: Sequence[Row], settings: DPOSettings, folder: Path, seed: int
-) -> Trainer:
-    """Trl's DPO trainer, or its SFT trainer where the rows have no rejected drafts."""
+    spec: ModelSpec, rows: Sequence[TrainingRow], settings: DPOSettings, folder: Path, seed: int
+) -> tuple[Trainer, GenerationConfig]:
+    """Trl's DPO trainer, or its SFT trainer where the rows have no rejected drafts.
+
+    And how the base itself generates, which the trainers change.
+    """
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     arguments: dict[str, Any] = {
@@ -252,99 +255,43 @@ def _preference_trainer(
         "save_steps": settings.eval_steps,
         "save_only_model": True,
     }
+    model = _load(spec)
+    generation = deepcopy(model.generation_config)
     common: dict[str, Any] = {
-        "model": _load(model),
+        "model": model,
         "train_dataset": _dataset(rows),
-        "processing_class": _tokenizer(model),
-        "peft_config": _peft(settings.lora),
+        "processing_class": _tokenizer(spec),
+        "peft_config": _lora_config(settings.lora),
     }
-    trainer: Trainer
-    if "rejected" in rows[0]:
-        losses = {
-            "beta": settings.beta,
-            "loss_type": list(settings.loss_type),
-            "loss_weights": list(settings.loss_weights),
-            "precompute_ref_log_probs": True,
-        }
-        trainer = DPOTrainer(args=DPOConfig(**losses, **arguments), **common)
-    else:
-        trainer = SFTTrainer(args=SFTConfig(**arguments), **common)
-    return trainer
+    if "rejected" not in rows[0]:
+        return SFTTrainer(args=SFTConfig(**arguments), **common), generation
+    losses = {
+        "beta": settings.beta,
+        "loss_type": list(settings.loss_type),
+        "loss_weights": list(settings.loss_weights),
+        "precompute_ref_log_probs": True,
+    }
+    return DPOTrainer(args=DPOConfig(**losses, **arguments), **common), generation
 
 
-class _Candidates:
-    """Scores checkpoints on the dev split as they are saved, the untuned model being step 0."""
-
-    def __init__(
-        self, model: ModelSpec, score: Callable[[ModelSpec], float], patience: int
-    ) -> None:
-        self.model = model
-        self.score = score
-        self.patience = patience
-        self.scored: dict[int, tuple[float, ModelSpec]] = {0: (score(model), model)}
-
-    def best(self) -> tuple[int, ModelSpec]:
-        """The first step with the highest score."""
-        step = max(self.scored, key=lambda s: (self.scored[s][0], -s))
-        return step, self.scored[step][1]
-
-    def callback(self) -> Any:
-        """What trl calls after each save."""
-        from transformers import TrainerCallback
-
-        outer = self
-
-        class Callback(TrainerCallback):
-            def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-                step = int(state.global_step)
-                checkpoint = Path(args.output_dir) / f"checkpoint-{step}"
-                candidate = outer.model.model_copy(update={"adapter": str(checkpoint)})
-                outer.scored[step] = (outer.score(candidate), candidate)
-                later = [s for s in outer.scored if s > outer.best()[0]]
-                control.should_training_stop |= len(later) >= outer.patience
-                return control
-
-        return Callback()
+# --- what all of them share -----------------------------------------------------------------------
 
 
-# --- what both share ------------------------------------------------------------------------------
-
-
-def _folder(
-    kind: str,
-    model: ModelSpec,
-    rows: Sequence[Row],
-    settings: BaseModel,
-    seed: int,
-    results: Results,
-) -> tuple[Path, dict[str, Any]]:
-    """The folder of a training, and what the training is made from."""
+def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
+    """The model, pinned; refuses what cannot be trained."""
     if not rows:
-        raise ConfigError(f"There is nothing to train on: {kind} was given no rows.")
-    check(model)
-    made_from = {
-        "kind": kind,
-        "model": identity(model),
-        "rows": content_hash(list(rows)),
-        "n_rows": len(rows),
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
-    }
-    return results.models / f"{kind}-{content_hash(made_from)}", made_from
+        raise ConfigError(f"There is nothing to train {spec.name} on: no rows were given.")
+    if spec.adapter is not None:
+        raise ModelError(
+            f"{spec.name} has an adapter, which another training would lose; merge it first."
+        )
+    require_usable(spec)
+    return pinned(spec)
 
 
-@contextmanager
-def _to_make(folder: Path, results: Results) -> Iterator[bool]:
-    """Whether a model's folder has still to be made, which no other process does meanwhile.
-
-    What an interrupted training left is removed.
-    """
-    with results.claimed(folder.name):
-        made = (folder / "card.json").is_file()
-        if not made and folder.is_dir():
-            shutil.rmtree(folder)
-        yield not made
+def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
+    model.save_pretrained(str(folder))
+    _tokenizer(spec).save_pretrained(str(folder))
 
 
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:
@@ -370,34 +317,34 @@ def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> 
     }
 
 
-def _load(model: ModelSpec) -> PreTrainedModel:
-    """Weights to train, always in float32 on a CPU and read from disk.
+def _load(spec: ModelSpec) -> PreTrainedModel:
+    """Weights to train, in float32 on a CPU, read from disk.
 
     (A model copied in memory after an earlier trainer did not change under DPO.)
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    wanted = "auto" if torch.accelerator.is_available() else torch.float32
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model.path,
-        revision=model.revision,
-        dtype=wanted,
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        spec.path,
+        revision=spec.revision,
+        dtype="auto" if torch.accelerator.is_available() else torch.float32,
         use_safetensors=True,
-        trust_remote_code=model.remote_code,
+        trust_remote_code=spec.remote_code,
     )
-    return loaded
+    return model
 
 
-def _tokenizer(model: ModelSpec) -> Any:
+def _tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(
-        model.path, revision=model.revision, trust_remote_code=model.remote_code
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        spec.path, revision=spec.revision, trust_remote_code=spec.remote_code
     )
+    return tokenizer
 
 
-def _peft(lora: Lora) -> Any:
+def _lora_config(lora: Lora) -> LoraConfig:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -405,7 +352,7 @@ def _peft(lora: Lora) -> Any:
     )
 
 
-def _dataset(rows: Sequence[Row]) -> Any:
+def _dataset(rows: Sequence[TrainingRow]) -> Dataset:
     from datasets import Dataset
 
     return Dataset.from_list(list(rows))
@@ -415,23 +362,16 @@ def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
     from transformers import PrinterCallback, TrainerCallback
 
     class Report(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_step_end(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            **_: object,
+        ) -> None:
             if progress is not None:
                 progress(what, int(state.global_step), int(state.max_steps))
 
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
     trainer.add_callback(Report())
     trainer.train()
-
-
-def _write_card(path: Path, card: dict[str, Any]) -> None:
-    """A model card for readers, and the same as JSON, which marks the folder as finished."""
-    library = "peft" if card["kind"] == "dpo" else "transformers"
-    shown = json.dumps({k: v for k, v in card.items() if k != "history"}, indent=1)
-    path.with_name("README.md").write_text(
-        f"---\nlibrary_name: {library}\ntags: [cowest-bench, {card['kind']}]\n---\n\n"
-        f"# {path.parent.name}\n\nTrained by cowest-bench from:\n\n```json\n{shown}\n```\n",
-        encoding="utf-8",
-    )
-    with replaced(path) as temporary:
-        temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

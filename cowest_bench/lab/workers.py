@@ -1,8 +1,8 @@
-"""Local worker processes: quiet, ended with their parent, telling how far they are.
+"""Local worker processes: quiet, ended with their parent, reporting how far they are.
 
-Workers are spawned, so that they start without the parent's threads and accelerator state. What they
-run are plain functions of picklable arguments: any, submitted to a ``pool``, or jobs of which some
-need others, by ``run``.
+Workers are spawned, so that they start without the parent's threads and accelerator state. They run plain
+functions of picklable arguments: any, submitted to ``processes``, or jobs of which some need others, by
+``do_jobs``.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, ParamSpec, TypeAlias, TypeVar
 
 from cowest_bench.errors import BudgetError, CowestError
 
 Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
+Parameters = ParamSpec("Parameters")
 
-Progress = Callable[[str, str, int, int], None]  # who, what, done, total
+WorkerProgress = Callable[[str, str, int, int], None]  # who, what, done, total
 Events: TypeAlias = "multiprocessing.Queue[tuple[str, str, int, int] | None]"
 
-_told: Events  # in a worker: where it tells its progress
+_events: Events  # in a worker: where it reports its progress
 
-_ENVIRONMENT = {
+_QUIET = {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     # glibc: keep freed buffers, which otherwise are faulted in anew at every training step.
@@ -40,54 +41,102 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def pool(
+def processes(
     size: int,
     *,
     threads: int,
     log: Path,
-    progress: Progress | None = None,
+    progress: WorkerProgress | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ProcessPoolExecutor]:
-    """So many processes to submit work to.
+    """Processes to submit work to.
 
     Args:
         size: How many.
         threads: That each computes on. Sums of floats depend on it: where numbers must be the same on
             every machine, it is a constant.
-        log: Where what the workers print goes.
+        log: Where everything that the workers print goes.
         progress: Called, in a thread, with what the workers ``tell``.
-        environment: Variables for the workers, besides those that keep them quiet.
+        environment: Variables for the workers only, besides those that keep them quiet.
     """
-    # The workers' C libraries read it when they start.
-    os.environ.update(_ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)} | dict(environment or {}))
+    variables = {**_QUIET, "OMP_NUM_THREADS": str(threads), **(environment or {})}
     context = multiprocessing.get_context("spawn")
-    told: Events = context.Queue()
-    listener = threading.Thread(target=_listen, args=(told, progress), daemon=True)
+    events: Events = context.Queue()
+    listener = threading.Thread(target=_listen, args=(events, progress), daemon=True)
     listener.start()
     try:
-        with ProcessPoolExecutor(size, context, _start, (log, os.getpid(), told)) as executor:
+        start = (log, os.getpid(), events)
+        with _Processes(size, context, _start, start, variables=variables) as executor:
             yield executor
     finally:
-        told.put(None)
+        events.put(None)
         listener.join()
 
 
+class _Processes(ProcessPoolExecutor):
+    """A pool whose workers start with other variables than the parent's.
+
+    C libraries (OpenMP, malloc) read them when a process starts, and ``spawn`` hands over the parent's
+    environment. So they are set there while a process starts, which happens in ``submit``.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        context: multiprocessing.context.SpawnContext,
+        initializer: Callable[[Path, int, Events], None],
+        arguments: tuple[Path, int, Events],
+        variables: Mapping[str, str],
+    ) -> None:
+        super().__init__(size, context, initializer, arguments)
+        self._variables = variables
+
+    def submit(
+        self,
+        fn: Callable[Parameters, Made],
+        /,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
+    ) -> Future[Made]:
+        with _environment(self._variables):
+            return super().submit(fn, *args, **kwargs)
+
+
+_environment_lock = threading.Lock()  # else two pools would restore each other's variables
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables in this process for a moment."""
+    with _environment_lock:
+        before = {name: os.environ.get(name) for name in variables}
+        os.environ.update(variables)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
 def tell(who: str, what: str, done: int, total: int) -> None:
-    """In a worker: how far it is, for the parent's ``progress``."""
+    """In a worker: report how far it is to the parent's ``progress``."""
     if done == total or done % 10 == 0:
-        _told.put((who, what, done, total))
+        _events.put((who, what, done, total))
 
 
-def _listen(told: Events, progress: Progress | None) -> None:
-    while (event := told.get()) is not None:
+def _listen(events: Events, progress: WorkerProgress | None) -> None:
+    while (event := events.get()) is not None:
         if progress is not None:
             progress(*event)
 
 
-def _start(log: Path, parent: int, told: Events) -> None:
-    """Prepare a worker: quiet, with its way to tell, and gone when its parent is gone."""
-    global _told
-    _told = told
+def _start(log: Path, parent: int, events: Events) -> None:
+    """Prepare a worker: quiet, able to report, and gone when its parent is gone."""
+    global _events
+    _events = events
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     printed = log.open("a", buffering=1, encoding="utf-8")
     os.dup2(printed.fileno(), 1)
@@ -104,17 +153,17 @@ def _end_with(parent: int) -> None:
 
 # --- jobs -----------------------------------------------------------------------------------------
 
-KILLED = "a worker process was killed, perhaps for want of memory"
+KILLED = "a worker process was killed, probably out of memory"
 
 
 @dataclass(frozen=True)
 class Job(Generic[Key, Made]):
-    """What a worker does at a time.
+    """A piece of work for one worker.
 
     Attributes:
-        key: Tells it apart.
-        name: For people.
-        call: Given the worker's name, for ``tell``. What goes wrong is a ``CowestError``.
+        key: Identifies the job.
+        name: For messages.
+        call: Does the job, given the worker's name, for ``tell``. Raises ``CowestError`` if it fails.
         needs: Keys of the jobs that have to be done before.
     """
 
@@ -124,64 +173,67 @@ class Job(Generic[Key, Made]):
     needs: frozenset[Key] = frozenset()
 
 
-@dataclass
-class Outcome(Generic[Key, Made]):
-    """What has become of jobs, in their order, whichever was done first.
+@dataclass(frozen=True)
+class Done(Generic[Key, Made]):
+    """The results of jobs, in the order of the jobs.
 
     Attributes:
-        done: What their calls returned.
-        failed: Why there is nothing, in a sentence.
+        done: What the calls returned.
+        failed: For the others, why they have no result, in a sentence.
     """
 
-    done: dict[Key, Made] = field(default_factory=dict)
-    failed: dict[Key, str] = field(default_factory=dict)
+    done: dict[Key, Made]
+    failed: dict[Key, str]
 
 
-def run(
+def do_jobs(
     jobs: Sequence[Job[Key, Made]],
     size: int,
     *,
+    threads: int,
+    log: Path,
     restart: bool = True,
-    progress: Progress | None = None,
-    **how: Any,
-) -> Outcome[Key, Made]:
-    """Do jobs in their order, each as soon as what it needs is done.
+    progress: WorkerProgress | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Done[Key, Made]:
+    """Do jobs in their order, each as soon as the jobs it needs are done.
 
-    One that fails stops only those that need it; a ``BudgetError`` stops all that are not begun.
+    A job that fails stops only those that need it; a ``BudgetError`` stops all that have not begun.
 
     Args:
-        jobs: What is to be done.
+        jobs: The jobs.
         size: How many processes.
-        restart: Whether others take the place of processes that were killed. What these were doing
-            has failed in any case.
-        progress: Told what each worker does, and how many jobs are begun.
-        **how: ``threads``, ``log`` and ``environment`` of ``pool``.
+        threads: As for ``processes``.
+        log: As for ``processes``.
+        restart: Whether killed processes are replaced. The jobs they were doing have failed in any case.
+        progress: Told what each worker does, and how many jobs have begun.
+        environment: As for ``processes``.
     """
     work = _Work(jobs, size)
     while work.todo:
-        with pool(size, progress=progress, **how) as executor:
+        with processes(
+            size, threads=threads, log=log, progress=progress, environment=environment
+        ) as executor:
             try:
-                work.off(executor, progress)
+                work.do_all(executor, progress)
             except BrokenProcessPool:
                 work.lose(restart)
-    done, failed = work.outcome.done, work.outcome.failed
-    return Outcome(
-        {job.key: done[job.key] for job in jobs if job.key in done},
-        {job.key: failed[job.key] for job in jobs if job.key in failed},
-    )
+    return work.results()
 
 
 class _Work(Generic[Key, Made]):
-    """Which jobs are to be done, which are being done, and what has become of the others."""
+    """Which jobs are to be done, which are being done, and the results of the others."""
 
     def __init__(self, jobs: Sequence[Job[Key, Made]], size: int) -> None:
         self.todo = [*jobs]
-        self.outcome = Outcome[Key, Made]()
+        self._jobs = jobs
+        self._made: dict[Key, Made] = {}
+        self._failed: dict[Key, str] = {}
         self._names = {job.key: job.name for job in jobs}
         self._running: dict[Future[Made], tuple[Job[Key, Made], str]] = {}
         self._idle = [f"worker {n}" for n in range(size, 0, -1)]
 
-    def off(self, executor: ProcessPoolExecutor, progress: Progress | None) -> None:
+    def do_all(self, executor: ProcessPoolExecutor, progress: WorkerProgress | None) -> None:
         """Do all of them.
 
         Raises:
@@ -196,20 +248,28 @@ class _Work(Generic[Key, Made]):
                 self._end(future)
 
     def lose(self, restart: bool) -> None:
-        """Give up what was being done, and without a restart the rest."""
+        """Give up the jobs that were being done, and without a restart also the rest."""
         for job, who in self._running.values():
-            self.outcome.failed[job.key] = KILLED
+            self._failed[job.key] = KILLED
             self._idle.append(who)
         self._running.clear()
         if not restart:
             self._give_up(self.todo, f"not tried, since {KILLED}")
 
+    def results(self) -> Done[Key, Made]:
+        """All results so far, in the order of the jobs, whichever was done first."""
+        keys = [job.key for job in self._jobs]
+        return Done(
+            done={key: self._made[key] for key in keys if key in self._made},
+            failed={key: self._failed[key] for key in keys if key in self._failed},
+        )
+
     def _begin(self, job: Job[Key, Made], executor: ProcessPoolExecutor) -> None:
-        """Unless it has to wait."""
-        failed = [self._names[key] for key in job.needs if key in self.outcome.failed]
+        """Submit a job, unless it has to wait or cannot be done."""
+        failed = [self._names[key] for key in job.needs if key in self._failed]
         if failed:
             self._give_up([job], f"not tried, since {failed[0]} failed")
-        elif self._idle and job.needs <= self.outcome.done.keys():
+        elif self._idle and job.needs <= self._made.keys():
             future = executor.submit(job.call, self._idle[-1])
             self._running[future] = job, self._idle.pop()
             self.todo.remove(job)
@@ -217,15 +277,15 @@ class _Work(Generic[Key, Made]):
     def _end(self, future: Future[Made]) -> None:
         job, who = self._running[future]
         try:
-            self.outcome.done[job.key] = future.result()
+            self._made[job.key] = future.result()
         except BudgetError as error:
-            self.outcome.failed[job.key] = str(error)
+            self._failed[job.key] = str(error)
             self._give_up(self.todo, "not tried, since the budget is spent")
         except CowestError as error:
-            self.outcome.failed[job.key] = str(error)
+            self._failed[job.key] = str(error)
         del self._running[future]
         self._idle.append(who)
 
     def _give_up(self, jobs: Sequence[Job[Key, Made]], reason: str) -> None:
-        self.outcome.failed |= {job.key: reason for job in jobs}
-        self.todo = [job for job in self.todo if job.key not in self.outcome.failed]
+        self._failed |= {job.key: reason for job in jobs}
+        self.todo = [job for job in self.todo if job.key not in self._failed]

@@ -12,12 +12,15 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 import anyio
-from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
 
 from cowest_bench.config import ModelSpec, Price, Role
 from cowest_bench.errors import BudgetError, ConfigError
+
+if TYPE_CHECKING:
+    from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
 
 TEMPLATE_TOKENS = 64  # at most, what a chat template adds to a conversation
 TURN_TOKENS = 16  # and to each turn of it

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import (
@@ -45,6 +46,18 @@ class SeededHFLM(HFLM):
         generated: torch.Tensor = super()._model_generate(context, max_length, stop, **settings)
         return generated
 
+    def _create_model(self, *args: Any, peft: str | None = None, **settings: Any) -> None:
+        """Load the base, then the adapter on top, both as they were trained.
+
+        HFLM would first cut the vocabulary to the tokenizer's, and look for the adapter at the base's
+        revision.
+        """
+        super()._create_model(*args, **settings)
+        if peft is not None:
+            from peft import PeftModel
+
+            self._model: torch.nn.Module = PeftModel.from_pretrained(self.model, peft)
+
 
 class GumbelNoise(LogitsProcessor):
     """Adds standard Gumbel noise to the logits, so that their argmax is a sample of the softmax.
@@ -78,6 +91,14 @@ def default_device() -> str:
     """The accelerator if there is one (HFLM itself asks for cuda even where there is none)."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return accelerator.type if accelerator else "cpu"
+
+
+def free_memory() -> int:
+    """Bytes that are free on the device where models are loaded."""
+    if torch.accelerator.is_available():
+        free, _ = torch.accelerator.get_memory_info()
+        return int(free)
+    return int(psutil.virtual_memory().available)
 
 
 @contextlib.contextmanager

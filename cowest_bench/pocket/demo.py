@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cowest_bench.config import SYSTEMS, ModelSpec, Pairing
+from cowest_bench.config import Asking, ModelSpec, Pairing, Progress
 from cowest_bench.lab import workers
 from cowest_bench.store import Results, Run, replaced
+from cowest_bench.systems import system_names
 
 if TYPE_CHECKING:
+    from cowest_bench.lab.evaluate import Evaluate
+    from cowest_bench.lab.lab import Lab
     from cowest_bench.method import Method
+    from cowest_bench.tasks import Task
 
 DOMAINS = ("medical", "counterfactual", "ethics")
 STRONG = Path(__file__).parent / "strong"
@@ -36,7 +40,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 def method() -> Method:
     """How the pocket world runs the method: for models of 0.1M and 0.8M parameters."""
-    from cowest_bench.lab.train import DPOSettings, SFTSettings
+    from cowest_bench.lab.training import DPOSettings, SFTSettings
     from cowest_bench.method import Method
 
     return Method(
@@ -94,34 +98,38 @@ def run_domain(
     seed: int,
     results: Results,
     controls: Sequence[str] = (),
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Run]:
     """The test runs of all systems in one domain of a world, and of the controls asked for."""
-    from cowest_bench.lab.evaluate import evaluate
-    from cowest_bench.method import cowest
+    from cowest_bench.lab.local import Local
     from cowest_bench.tasks import load_task
 
-    task = load_task(f"cowest_pocket_{domain}", seed=seed)
-    pairing = Pairing(weak=fresh_weak(seed, results), strong=strong())
-    how = method()
-    run_method = partial(cowest, task, pairing, results=results, seed=seed, progress=progress)
-    for run in run_method(method=how):
+    lab = Local(results, progress=progress)
+    for step in evaluations(
+        lab, load_task(f"cowest_pocket_{domain}", seed=seed), seed, results, controls
+    ):
+        run = step.run(results)
+        assert run is not None
         yield run
-        if run.system == "collab" and "shuffled" in controls:
-            yield evaluate(
-                task,
-                "collab",
-                results=results,
-                weak=run.weak,
-                strong=run.strong,
-                seed=seed,
-                control="shuffled",
-                progress=progress,
-            )
+
+
+def evaluations(
+    lab: Lab, task: Task, seed: int, results: Results, controls: Sequence[str] = ()
+) -> Iterator[Evaluate]:
+    """The evaluations of a demo: those of the method, and of the controls asked for."""
+    from cowest_bench.method import cowest
+    from cowest_bench.systems import COLLAB, COLLAB_TUNED
+
+    models, asking = Pairing(weak=fresh_weak(seed, results), strong=strong()), Asking(seed=seed)
+    how = method()
+    for step in cowest(lab, task, models, how, asking=asking):
+        yield step
+        if step.system is COLLAB and "shuffled" in controls:
+            yield lab.evaluate(task, COLLAB, step.given, asking, control="shuffled")
     for control in ("random-pairs", "best-draft-sft"):
         if control in controls:
-            *_, tuned = run_method(method=how.model_copy(update={"control": control}))
-            yield tuned
+            changed = how.model_copy(update={"control": control})
+            yield from cowest(lab, task, models, changed, systems=(COLLAB_TUNED,), asking=asking)
 
 
 def write_sweep(
@@ -140,7 +148,7 @@ def write_sweep(
         "options": {"seed": seed},
         "weak": [spec.model_dump(exclude_unset=True) for spec in weak],
         "strong": [strong(early).model_dump(exclude_unset=True) for early in (False, True)],
-        "systems": list(systems or SYSTEMS),
+        "systems": list(systems or system_names()),
         "seed": seed,
         "method": method().model_dump(mode="json", exclude_unset=True),
         "threads": THREADS,
@@ -157,14 +165,14 @@ def demo(
     results: Results,
     controls: Sequence[str] = (),
     domains: Sequence[str] = DOMAINS,
-    progress: workers.Progress | None = None,
+    progress: workers.WorkerProgress | None = None,
 ) -> list[Run]:
     """Run the domains side by side; returns the test runs in order."""
     log = results.logs / "demo.log"
-    with workers.pool(
+    with workers.processes(
         len(domains), threads=THREADS, log=log, progress=progress, environment=OFFLINE
-    ) as pool:
-        futures = [pool.submit(_work, domain, seed, results, controls) for domain in domains]
+    ) as executor:
+        futures = [executor.submit(_work, domain, seed, results, controls) for domain in domains]
         wait(futures)  # where one fails, the others' work is kept
         return [run for future in futures for run in future.result()]
 

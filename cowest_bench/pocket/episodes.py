@@ -1,12 +1,12 @@
-"""Training episodes for the strong model: every one invents its own world.
+"""Training episodes for the strong model: each one invents its own world.
 
-An episode draws fresh names and fresh relations, asks a question of one of the three domains and
-shows a draft. The answer stands nowhere but in that draft's background, so the only thing to learn
-is to reason over knowledge given in the prompt: no fact of any world can be memorised. Where the
-background suffices the draft's own answer is right only by chance (else the model learns to copy
-it); where it does not, the draft's answer is right ``FALLBACK_ACCURACY`` of the time and the model
-learns to fall back on it. Irrelevant facts share names with the question's own, so that only whom
-they are about tells them apart: without this the model used 38% of the medical ones.
+An episode draws fresh names and fresh relations, asks a question of one of the three domains, and
+shows a draft. The answer is only in that draft's background. So the model can only learn to reason
+over knowledge in its prompt: it cannot memorise a fact of any world. If the background is sufficient,
+the draft's own answer is right only by chance; otherwise the model would learn to copy it. If the
+background is not sufficient, the draft's answer is right with probability ``FALLBACK_ACCURACY`` and
+the model learns to fall back on it. Irrelevant facts share names with the question's own facts and
+differ only in whom they are about: without this the model used 38% of the irrelevant medical facts.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from cowest_bench.pocket import language as say
 
 FALLBACK_ACCURACY = 0.6
 
-#: How much the draft of an episode helps, and how often each kind is drawn.
+#: Kinds of drafts, with their shares.
 DRAFT_KINDS = {"full": 0.64, "partial": 0.12, "irrelevant": 0.08, "terse": 0.08, "none": 0.08}
 
 
 class Episode(NamedTuple):
-    """A chat turn: what the strong model reads and should write, and what of that to train on."""
+    """A chat turn: what the strong model reads, what it should write, and which words to train on."""
 
     prompt: str
     completion: str
-    trained: tuple[bool, ...] | None = None  # by word of the completion; None: all of it
+    trained: tuple[bool, ...] | None = None  # by word of the completion; None: all words
 
 
 def _finish(
@@ -40,7 +40,7 @@ def _finish(
     gold: str,
     choices: list[str],
 ) -> Episode:
-    """Put a draft of the given kind behind the question, and the target that follows from it."""
+    """The question with a draft of this kind, and the target that follows from it."""
     if kind == "full":
         draft = say.draft(backgrounds["full"], rng.choice(choices))
         return Episode(f"{question} {draft}", say.refinement(used, gold))
@@ -53,7 +53,7 @@ def _finish(
 
 
 def medical(rng: random.Random, kind: str) -> Episode:
-    """Look the patient's condition up among the drugs for the disease."""
+    """Look up the patient's condition among the drugs for the disease."""
     disease, other, *rest = rng.sample(say.names(), 15)
     conditions, drugs, unasked = rest[:3], rest[3:6], rest[7:]
     pairs = list(zip(conditions, drugs, strict=True))
@@ -84,7 +84,7 @@ def counterfactual(rng: random.Random, kind: str) -> Episode:
     of_person = f"{say.home(person, own_city)} {say.city_fact(relation, own_city, own)}"
     of_stranger = f"{say.home(stranger, far_city)} {say.city_fact(relation, far_city, values[2])}"
     backgrounds = {
-        # As many facts in every kind, so that their number does not tell whether they suffice.
+        # Each kind varies in its number of facts, so that the number does not give the kind away.
         "full": rng.choice((f"{of_host} {answer_fact}", f"{of_host} {answer_fact} {of_person}")),
         "partial": rng.choice((of_host, of_person, f"{of_host} {of_person}")),
         "irrelevant": rng.choice((of_stranger, f"{of_stranger} {of_person}")),
@@ -94,7 +94,7 @@ def counterfactual(rng: random.Random, kind: str) -> Episode:
 
 
 def ethics(rng: random.Random, kind: str) -> Episode:
-    """Find the place's kind, and how that kind sees the action."""
+    """Find the kind of the place, and how that kind sees the action."""
     place, action, other_place, other_action, *names = rng.sample(say.names(), 10)
     kinds = names[:3]
     norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in kinds]
@@ -126,7 +126,7 @@ DOMAINS: dict[str, Callable[[random.Random, str], Episode]] = {
 
 
 def episode(rng: random.Random, full_share: float = DRAFT_KINDS["full"]) -> Episode:
-    """One episode of a random domain and draft kind; ``full_share`` of them can be answered."""
+    """One episode of a random domain and draft kind; a share ``full_share`` can be answered."""
     if rng.random() < full_share:
         kind = "full"
     else:
@@ -136,10 +136,10 @@ def episode(rng: random.Random, full_share: float = DRAFT_KINDS["full"]) -> Epis
 
 
 def drill(rng: random.Random, words: int = 64) -> Episode:
-    """Practice in lookup: a stream of key-value pairs in random order, most of them seen before.
+    """Practice in lookup: a stream of key-value pairs in random order, most of them repeated.
 
-    Nothing but a pair's key tells its value, and nothing tells which pair is next: only the values
-    of keys that have been seen are trained on, a dozen or more in one row.
+    Only a pair's key determines its value, and the order of the pairs is random. So only the values of
+    keys that have appeared before are trained on, a dozen or more per row.
     """
     count = rng.randint(2, 8)
     drawn = rng.sample(say.names(), 2 * count)

@@ -1,8 +1,8 @@
 """The language of the pocket world: its words, its sentences, its tokenizer.
 
-Everything the world's questions, drafts and answers can say is said by a function of this module, so
-that the strong model is trained on exactly the sentences it will be asked to read, with other names
-in them. The words carry no meaning outside the world: no pretrained model can have seen its facts.
+Functions of this module write every question, draft and answer of the world. So the strong model is
+trained on exactly the sentences that it later reads, with other names in them. The words mean nothing
+outside the world, so no pretrained model has seen its facts.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 OPTION_LETTERS = ("A", "B", "C", "D")
 
-#: How friendly the norm of a place is to an action, and the ProsocialDialog label that follows.
+#: The norm of a place for an action, and the ProsocialDialog label that follows from it.
 NORM_LABELS = {"fine": "casual", "rude": "caution", "banned": "intervention"}
 LABELS = tuple(NORM_LABELS.values())
 
-#: What one can ask about a city, with the verb phrase that asks for it.
+#: Relations of a city, with the verb phrase that asks for each.
 RELATION_QUESTIONS = {"language": "speak", "money": "pay with"}
 
 SPEAKERS = ("friend", "boss", "cousin", "neighbour", "sister", "brother", "teacher", "child")
 
-MAX_LENGTH = 192  # tokens, more than any prompt with its answer
+MAX_LENGTH = 192  # tokens; longer than any prompt with its answer
 
 PAD, BOS, EOS, UNK, USER, ASSISTANT = "<pad>", "<bos>", "<eos>", "<unk>", "<user>", "<assistant>"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNK, USER, ASSISTANT)
@@ -97,7 +97,7 @@ _TEMPLATE_WORDS = [
 
 @cache
 def names(count: int = 320, seed: int = 15188) -> tuple[str, ...]:
-    """Fictional names such as ``bopodo``: always the same list, whatever world is drawn."""
+    """Fictional names such as ``bopodo``: the same list for every world."""
     rng = random.Random(seed)
     taken: dict[str, None] = {}
     while len(taken) < count:
@@ -122,7 +122,7 @@ def words() -> list[str]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer with a chat template: one word, one token, nothing is ever split."""
+    """A word-level tokenizer with a chat template: every word is one token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -136,7 +136,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNK,
         additional_special_tokens=[USER, ASSISTANT],
         chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,  # " ." must stay two words
+        clean_up_tokenization_spaces=False,  # " ." must stay a word of its own
         padding_side="left",
         model_max_length=MAX_LENGTH,
     )
@@ -151,13 +151,13 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def draft(background: str, answer: str) -> str:
-    """What a weak model writes: background knowledge when it offers any, then its own answer."""
+    """What a weak model writes: background knowledge, if any, then its own answer."""
     said = [f"background : {background}"] if background else []
     return " ".join([*said, f"draft answer : {answer}"])
 
 
 def refinement(used: str, answer: str) -> str:
-    """What the strong model writes: the facts it relies on (or ``not sure``), then the answer."""
+    """What the strong model writes: the facts it uses (or ``not sure``), then the answer."""
     return f"refine : {used} . answer : {answer}"
 
 
@@ -178,12 +178,12 @@ def options(choices: Sequence[str]) -> str:
 
 
 def medical_background(disease: str, drugs: Sequence[tuple[str, str]]) -> str:
-    """Which drug suits which condition: key and value are neighbours, so that a lookup suffices."""
+    """Which drug suits which condition; key and value are adjacent, so that a lookup is enough."""
     return f"drugs for {disease} : " + " , ".join(f"{c} {x}" for c, x in drugs) + " ."
 
 
 def medical_statement_prompts(condition: str, disease: str) -> tuple[str, ...]:
-    """Wordings under which the weak model learns what is known about a disease."""
+    """Prompts for which the weak model learns the facts about a disease."""
     return (
         f"tell me about {disease} .",
         f"which drugs for {disease} ?",
@@ -193,7 +193,7 @@ def medical_statement_prompts(condition: str, disease: str) -> tuple[str, ...]:
 
 
 def medical_known_prompts(condition: str, disease: str) -> tuple[str, ...]:
-    """Plainer wordings, without options, in which the weak model has met some answers."""
+    """Plainer wordings, without options; the weak model learns some answers in these."""
     return (medical_question(condition, disease), f"which drug for {condition} in {disease} ?")
 
 
@@ -214,7 +214,7 @@ def city_fact(relation: str, city: str, value: str) -> str:
 
 
 def home_prompts(person: str, other: str) -> tuple[str, ...]:
-    """Wordings under which the weak model learns where somebody lives."""
+    """Prompts for which the weak model learns where a person lives."""
     return (
         f"tell me about {person} .",
         f"home of {person} ?",
@@ -224,7 +224,7 @@ def home_prompts(person: str, other: str) -> tuple[str, ...]:
 
 
 def city_prompts(relation: str, city: str) -> tuple[str, ...]:
-    """Wordings under which the weak model learns what a city speaks or pays with."""
+    """Prompts for which the weak model learns what a city speaks or pays with."""
     return (
         f"tell me about {relation} of {city} .",
         f"{relation} of {city} ?",
@@ -233,7 +233,7 @@ def city_prompts(relation: str, city: str) -> tuple[str, ...]:
 
 
 def counterfactual_known_prompts(host: str, relation: str) -> tuple[str, ...]:
-    """Plainer wordings, without a second person, in which the weak model has met some answers."""
+    """Plainer wordings, without a second person; the weak model learns some answers in these."""
     asked = RELATION_QUESTIONS[relation]
     return (
         f"if i lived where {host} lives , what would i {asked} ?",
@@ -253,20 +253,20 @@ def kind_of(place: str, kind: str) -> str:
 
 
 def rule_of(action: str, norms: Sequence[tuple[str, str]]) -> str:
-    """How each kind of place sees the action, key and value side by side."""
+    """How each kind of place sees the action; key and value are adjacent."""
     return f"rule of {action} : " + " , ".join(f"{kind} {norm}" for kind, norm in norms) + " ."
 
 
 def kind_prompts(place: str) -> tuple[str, ...]:
-    """Wordings under which the weak model learns what kind of place something is."""
+    """Prompts for which the weak model learns the kind of a place."""
     return (f"tell me about {place} .", f"we are at {place} .", f"kind of {place} ?")
 
 
 def rule_prompts(action: str) -> tuple[str, ...]:
-    """Wordings under which the weak model learns how places see an action."""
+    """Prompts for which the weak model learns how places see an action."""
     return (f"tell me about {action} .", f"i will {action} .", f"rule of {action} ?")
 
 
 def ethics_known_prompts(place: str, action: str) -> tuple[str, ...]:
-    """Plainer wordings, without a scene, in which the weak model has met some answers."""
+    """Plainer wordings, without a scene; the weak model learns some answers in these."""
     return (f"to {action} at {place} ?", f"{action} at {place} ?")

@@ -1,4 +1,4 @@
-"""The architecture of both pocket models: Llama, with an initialisation that small models need."""
+"""The architecture of the pocket models: Llama, with an initialisation that suits small models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 HEADS = 4
 ROPE_THETA = 1000.0  # no context is longer than language.MAX_LENGTH
 
-#: Standard deviations by part; what has a norm weight or a bias that is not named starts at 1 or 0.
+#: Standard deviations by part. Norm weights start at 1 and other biases at 0.
 INITIAL_STD = {
     "q_proj.bias": 0.5,
     "k_proj.bias": 0.5,
@@ -23,10 +23,10 @@ INITIAL_STD_OTHERS = 0.09
 
 
 class Shape(NamedTuple):
-    """What tells the two models apart.
+    """How the strong and the weak model differ.
 
-    Large embeddings with a small final norm let the strong model learn to look things up; small
-    embeddings let the weak model carry what it was told over to questions in other words.
+    Large embeddings with a small final norm let the strong model learn to look things up. Small
+    embeddings let the weak model apply what it has learned to questions in other words.
     """
 
     width: int

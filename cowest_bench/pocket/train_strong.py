@@ -1,16 +1,16 @@
 """Train the pocket world's strong model, whose weights the package ships.
 
     python -m cowest_bench.pocket.train_strong --out DIR            # four minutes, two cores
-    python -m cowest_bench.pocket.train_strong --out DIR --seed 1   # another of its making
+    python -m cowest_bench.pocket.train_strong --out DIR --seed 1   # another model of the same kind
 
-A Llama of 0.8M parameters is trained from scratch on the episodes of ``episodes.py``: it learns to
-look facts up in its prompt, and has never seen a fact of any world that is evaluated. A model this
-small learns that within 400 steps when two heads start out attending to the previous token
-(``look_back``) and most of the first rows are key-value drills: on drills alone, 98% of the values
-were right after 200 steps, against 12% after 300 without it. The loss of an episode looks low long
-before the skill is there, so progress is reported as exact-chain accuracy: the share of answerable
-episodes whose every token is right. Training needs a C++ compiler (``torch.compile``) and both
-cores to itself: with anything else running it takes several times as long.
+Trains a Llama of 0.8M parameters from scratch on the episodes of ``episodes.py``. It learns to look up
+facts in its prompt and never sees a fact of an evaluated world. A model this small learns that within
+400 steps if two heads start out attending to the previous token (``look_back``) and most of the first
+rows are key-value drills. On drills alone, 98% of the values were right after 200 steps with these
+heads, and 12% after 300 steps without them. The loss of an episode is low long before the skill is
+there, so progress is reported as exact-chain accuracy: the share of answerable episodes in which every
+token is right. Training needs a C++ compiler (``torch.compile``) and two idle cores; with anything
+else running it takes several times as long.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 SHAPE = llama.Shape(width=128, layers=4, intermediate=336, embedding_std=1.0, final_norm=0.1)
-STEPS = 1500  # nearly there at 400; the falling rate at the end brings the rest
+STEPS = 1500  # nearly there at 400; the decaying rate at the end brings the rest
 BATCH = 64
-LENGTH = 72  # tokens, a little more than the longest row (a drill) has
+LENGTH = 72  # tokens; slightly longer than the longest row (a drill)
 LEARNING_RATE = 2e-3
 WARM_UP = 100
 DRILL_STEPS = 300  # most rows are drills until then, and DRILL_SHARE afterwards
@@ -40,7 +40,7 @@ DRILL_SHARE = 0.12
 EASY_STEPS = 300  # nearly all episodes are answerable until then
 EASY_SHARE = 0.9
 LOOKING_BACK = 2  # heads of the first layer
-PEAK = 4.0  # size of their biases: scores fall by 2.3 one step off the previous token
+PEAK = 4.0  # size of their biases: scores fall by 2.3 one step away from the previous token
 IGNORED = -100
 
 
@@ -54,16 +54,16 @@ def initialise(seed: int) -> LlamaForCausalLM:
 def look_back(model: LlamaForCausalLM) -> None:
     """Make LOOKING_BACK heads of the first layer attend to the previous token, by their biases.
 
-    Under rotary embeddings a key bias that is the query bias turned by one position gives the score
-    sum(cos(w * (distance - 1))) over the frequencies w, whose peak is at distance one. The weights
-    are free to leave that; what they gain is that finding a key's value is quickly learnt.
+    Under rotary embeddings, a key bias that equals the query bias rotated by one position gives the
+    score sum(cos(w * (distance - 1))) over the frequencies w, which peaks at distance one. Training may
+    change these weights; with this start the model quickly learns to find the value of a key.
     """
     import torch
 
     attention = model.model.layers[0].self_attn
     pairs = SHAPE.width // llama.HEADS // 2
     turn = llama.ROPE_THETA ** (-torch.arange(pairs) / pairs)
-    size = torch.where(torch.arange(pairs) < pairs // 2, PEAK, 0.0)  # slow ones cannot tell
+    size = torch.where(torch.arange(pairs) < pairs // 2, PEAK, 0.0)  # slow ones are too flat
     with torch.no_grad():
         for bias, turned in ((attention.q_proj.bias, 0 * turn), (attention.k_proj.bias, turn)):
             heads = bias.view(llama.HEADS, 2, pairs)[:LOOKING_BACK]
@@ -71,7 +71,7 @@ def look_back(model: LlamaForCausalLM) -> None:
 
 
 def encode(batch: list[episodes.Episode]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and labels, both (batch, LENGTH); only what the model writes is a label."""
+    """Token ids and labels, both (batch, LENGTH); only tokens that the model writes have labels."""
     import torch
 
     ids = torch.zeros(len(batch), LENGTH, dtype=torch.long)
@@ -108,7 +108,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 
 def chain_accuracy(model: Any, rows: int = 200) -> dict[str, float]:
-    """Share of answerable held-out episodes, by domain, whose every written token is right."""
+    """Share of answerable held-out episodes, by domain, in which every written token is right."""
     import torch
 
     result = {}
@@ -129,8 +129,8 @@ def chain_accuracy(model: Any, rows: int = 200) -> dict[str, float]:
 def train(seed: int, steps: int = STEPS) -> tuple[LlamaForCausalLM, list[dict[str, float]]]:
     """Train a strong model; returns it in bfloat16 with the history of its accuracy.
 
-    The forward and backward passes run in bfloat16, the optimiser on float32 copies: what is
-    shipped is what was trained, at half the size.
+    The forward and backward passes run in bfloat16 and the optimiser on float32 copies. So the shipped
+    weights are the trained ones, at half the size.
     """
     import torch
 

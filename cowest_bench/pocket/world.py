@@ -1,11 +1,11 @@
 """Private knowledge drawn from a seed, as records in the schemas of the three real data sets.
 
-A world holds facts about fictional entities in three domains; no two seeds share them. Each domain
-has the splits ``train``, ``feedback``, ``dev`` and ``test``, whose *keys* (what a question is about)
-are disjoint. The train split is all the weak model learns from: statements of every fact, the answers
-to a share of *known* keys in a plainer wording, and questions with drafts of mixed helpfulness. What
-the other splits hold beyond the question (``exp``, ``context``, ``response``, ``rots``) is there
-because the real records have it; it must never reach a prompt.
+A world has facts about fictional entities in three domains; no two seeds share them. Each domain has
+the splits ``train``, ``feedback``, ``dev`` and ``test``, whose *keys* (what a question is about) are
+disjoint. The weak model learns from the train split only: statements of every fact, the answers to a
+share of *known* keys in a plainer wording, and questions with drafts of mixed helpfulness. The other
+splits have more fields than the question (``exp``, ``context``, ``response``, ``rots``) because the
+real records have them; these fields must never reach a prompt.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 Record: TypeAlias = dict[str, Any]
 Item = TypeVar("Item")
 
-#: Questions asked per split; they go round the split's keys.
+#: Samples per split; they cycle through the split's keys.
 QUESTIONS = {"train": 500, "feedback": 240, "dev": 120, "test": 300}
 
-#: How helpful the drafts are that the weak model imitates; three are drawn for each train question.
+#: Kinds of drafts that the weak model imitates, with their shares.
 DRAFT_KINDS = {"full": 0.42, "partial": 0.10, "irrelevant": 0.06, "terse": 0.42}
 DRAFTS_PER_QUESTION = 3
 
-KNOWN_ROWS = 2  # how often each plainer wording with the answer to a known key is told
+KNOWN_ROWS = 2  # repeats of each plainer wording with the answer to a known key
 
 
 class Question(NamedTuple):
-    """A question in words, its answer, what background there is, and its record for a given draft."""
+    """A question in words, its answer, the background for it, and its record for a given draft."""
 
     text: str
     gold: str
@@ -43,12 +43,12 @@ class Question(NamedTuple):
     record: Callable[[str], Record]
 
     def draft(self, kind: str) -> str:
-        """The draft of a given kind; its answer is always right, as a teacher's would be."""
+        """The draft of a kind; its answer is always right, because it is a training target."""
         return say.draft(self.backgrounds.get(kind, ""), self.gold)
 
 
 class Domain(NamedTuple):
-    """What there is to know and to ask in one domain of a world."""
+    """The knowledge and the questions of one domain of a world."""
 
     keys: Mapping[str, Sequence[tuple[str, str]]]  # by split
     ask: Callable[[Any], Question]  # a new question about a key
@@ -75,7 +75,7 @@ def splits(domain: Domain, rng: random.Random) -> dict[str, list[Record]]:
 
 
 def _questions(domain: Domain, split: str) -> Iterator[Question]:
-    """The split's questions, all different, going round its keys."""
+    """The split's questions, all different, cycling through its keys."""
     seen: set[str] = set()
     for key in islice(cycle(domain.keys[split]), 50 * QUESTIONS[split]):
         question = domain.ask(key)
@@ -88,7 +88,7 @@ def _questions(domain: Domain, split: str) -> Iterator[Question]:
 
 
 def _split(rng: random.Random, items: Sequence[Item], **sizes: int) -> dict[str, list[Item]]:
-    """The items in disjoint random groups of the given sizes; what is left over is never asked."""
+    """Disjoint random groups of the given sizes; the remaining items are never asked."""
     shuffled = iter(rng.sample(items, len(items)))
     return {split: list(islice(shuffled, size)) for split, size in sizes.items()}
 
@@ -101,7 +101,7 @@ def _other(rng: random.Random, items: Sequence[Item], *than: Item) -> Item:
 
 
 def medical(rng: random.Random) -> Domain:
-    """Which drug suits which condition of a disease; whole diseases are held out."""
+    """Which drug suits which condition of a disease; splits have different diseases."""
     drawn = rng.sample(say.names(), 120)
     diseases, conditions, drugs = drawn[:90], drawn[90:96], drawn[96:]
     facts = {
@@ -164,7 +164,7 @@ def medmcqa(
     cop: int | None = None,
     topic: str | None = None,
 ) -> Record:
-    """A record of MedMCQA (Pal et al., CHIL 2022); without options it is a text to learn from."""
+    """A record of MedMCQA (Pal et al., CHIL 2022); without options it is a training text."""
     opa, opb, opc, opd = options or (None,) * 4
     choices = {"opa": opa, "opb": opb, "opc": opc, "opd": opd, "cop": cop}
     about = {"choice_type": "single", "exp": exp, "subject_name": "pocket", "topic_name": topic}
@@ -175,7 +175,7 @@ def medmcqa(
 
 
 def counterfactual(rng: random.Random) -> Domain:
-    """What one would speak or pay with, living where another lives; (person, relation) is held out."""
+    """What one would speak or pay with at another's home; splits have different (person, relation)."""
     drawn = rng.sample(say.names(), 192)
     people, cities = drawn[:120], drawn[120:168]
     values = {"language": drawn[168:180], "money": drawn[180:]}
@@ -239,7 +239,7 @@ def counterfactual(rng: random.Random) -> Domain:
 def ifqa(
     question: str, context: str, answers: Sequence[str] = (), title: str | None = None
 ) -> Record:
-    """A record of IfQA (Yu et al., EMNLP 2023); ``title`` names whom the passage is about."""
+    """A record of IfQA (Yu et al., EMNLP 2023); ``title`` is the person the passage is about."""
     return {"question": question, "answers": list(answers), "context": [context], "title": title}
 
 
@@ -247,7 +247,7 @@ def ifqa(
 
 
 def ethics(rng: random.Random) -> Domain:
-    """How a place sees an action, by the place's kind; (action, place) is held out."""
+    """How a place sees an action, by the kind of place; splits have different (action, place)."""
     drawn = rng.sample(say.names(), 66)
     actions, places, kinds = drawn[:36], drawn[36:60], drawn[60:]
     kind = {place: kinds[i % len(kinds)] for i, place in enumerate(places)}
@@ -304,7 +304,7 @@ def prosocial(
     label: str | None = None,
     dialogue: str | None = None,
 ) -> Record:
-    """A record of ProsocialDialog (Kim et al., EMNLP 2022); dialogues about one action go together."""
+    """A record of ProsocialDialog (Kim et al., EMNLP 2022); one action is one dialogue."""
     return {
         "context": context,
         "response": response,
@@ -326,14 +326,14 @@ DOMAINS: dict[str, Callable[[random.Random], Domain]] = {
 
 
 def draw(domain: str, seed: int, facts: float = 1.0) -> dict[str, list[Record]]:
-    """The records of one domain of the world with this seed, by split.
+    """The records of one domain of a world, by split.
 
     Args:
         domain: A key of ``DOMAINS``.
-        seed: Of the world.
-        facts: Share of the facts that the train split states on their own; what is asked stays the
-            same. The drafts of its questions go on telling theirs: of other diseases than those that
-            are asked in medical, but of the same people and places in the other two domains.
+        seed: Draws the world.
+        facts: Share of the facts that the train split states on their own; the questions stay the
+            same. The drafts in train still state their own facts: in medical about other diseases than
+            those of the test split, in the other two domains about the same people and places.
     """
     rng = random.Random(f"{domain} {seed}")
     drawn = DOMAINS[domain](rng)
@@ -354,7 +354,7 @@ def _some(statements: Sequence[Record], share: float, seed: int) -> list[Record]
 
 
 def load(domain: str, seed: int = 0, facts: float = 1.0, **_: Any) -> DatasetDict:
-    """Entry point of the task files' ``custom_dataset``, with the task's metadata as arguments."""
+    """The ``custom_dataset`` of the task files; lm-eval passes the task's metadata."""
     from datasets import Dataset, DatasetDict
 
     drawn = draw(domain, int(seed), float(facts))

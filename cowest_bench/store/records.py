@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from cowest_bench.config import ROLES, ModelSpec, Role
 
@@ -107,7 +107,7 @@ class Run(BaseModel):
     attempts: int = 1
     """How often missing answers were asked for, the first time included."""
     seconds: float
-    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     identity: dict[str, Any]
     """Everything that can change an answer."""
     scoring: dict[str, Any] = Field(default_factory=dict)

@@ -18,10 +18,11 @@ class Collab(System):
     compared_with = ("weak", "strong")
     drafts = interaction = True
 
-    def __init__(self, name: str, color: str, *, tuned: bool = False) -> None:
+    def __init__(self, name: str, color: str, *, untuned: str | None = None) -> None:
         self.name = name
         self.color = color
-        self.tuned = tuned
+        self.tuned = untuned is not None
+        self.untuned = untuned
 
     async def answer(self, turn: Turn) -> None:
         """Sample a draft, then refine it with the task's own settings."""
@@ -37,4 +38,4 @@ class Collab(System):
 
 
 COLLAB = Collab("collab", "#009E73")
-COLLAB_TUNED = Collab("collab-tuned", "#56B4E9", tuned=True)
+COLLAB_TUNED = Collab("collab-tuned", "#56B4E9", untuned="collab")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from cowest_bench.config import DRAFT_TEMPERATURE, Role
+from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Role
 from cowest_bench.systems import COLLAB, System, find_system
 from cowest_bench.systems.turn import Turn
-from cowest_bench.tasks.prompts import DEFAULT_FORMAT
 
 
 @solver

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cowest_bench.config import Role
+from cowest_bench.config import Asking, Role
 
 if TYPE_CHECKING:
     from cowest_bench.systems.turn import Turn
@@ -40,6 +40,7 @@ class System:
         drafts: Whether a model drafts: the sampling temperature and the seed count then.
         interaction: Whether it uses the task's prompts of the interaction format.
         tuned: Whether its weak model is the one that the method has aligned.
+        untuned: Name of the same system with the weak model from before that, if ``tuned``.
         color: Of its marks in charts, as ``#rrggbb``.
     """
 
@@ -51,24 +52,25 @@ class System:
     drafts: bool = False
     interaction: bool = False
     tuned: bool = False
+    untuned: str | None = None
     color: str = "#8A939E"
 
     async def answer(self, turn: Turn) -> None:
         """Answer one sample once; the last call of ``turn.answer`` is the system's answer."""
         raise NotImplementedError
 
-    def settings(self, task: Task, *, format: str, temperature: float, seed: int) -> dict[str, Any]:
+    def settings(self, task: Task, asking: Asking) -> dict[str, Any]:
         """Everything of the system that can change an answer, for the id of its answers."""
         settings: dict[str, Any] = {"name": self.name}
         prompts = dict(self.prompts)
         if self.interaction:
-            prompts |= task.prompts(format).model_dump()
+            prompts |= task.prompts(asking.format).model_dump()
         if prompts:
             settings["prompts"] = prompts
         if self.drafts:
-            settings |= {"temperature": temperature, "max_tokens": task.meta.draft_tokens}
+            settings |= {"temperature": asking.temperature, "max_tokens": task.meta.draft_tokens}
         if self.drafts or task.generation.get("do_sample"):
-            settings["seed"] = seed
+            settings["seed"] = asking.seed
         return settings
 
     def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:

@@ -1,6 +1,8 @@
 """Tasks: lm-eval's YAML format, the public data sets, and what a model's text says."""
 
+from cowest_bench.tasks.stated import stated_task
 from cowest_bench.tasks.task import (
+    BYTES_PER_TOKEN,
     Message,
     Metadata,
     Split,
@@ -18,6 +20,7 @@ from cowest_bench.tasks.task import (
 )
 
 __all__ = [
+    "BYTES_PER_TOKEN",
     "Message",
     "Metadata",
     "Split",
@@ -30,6 +33,7 @@ __all__ = [
     "load_tasks",
     "messages_of",
     "read_task_file",
+    "stated_task",
     "tasks_folder",
     "validate_task",
 ]

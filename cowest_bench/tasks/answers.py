@@ -1,9 +1,9 @@
 """Answers: what a model's text says, and how good that is.
 
 Pure functions on text. The task files name them as filters (``filter_*``), as ``process_results``
-(``score_*``) and as aggregations. What a text does not say is ``""``: wrong, and counted by the
-metric ``invalid``. A model's text is never trusted: only its two ends are looked at (``_LOOKED_AT``),
-and no pattern repeats without a bound.
+(``score_*``) and as aggregations. A text without an answer gives ``""``, which is wrong and counted by
+the metric ``invalid``. A model's text is never trusted: only its two ends are read (``_LOOKED_AT``),
+and every repetition in a pattern has a bound.
 """
 
 from __future__ import annotations
@@ -77,18 +77,17 @@ _REFUSAL = re.compile(
 
 
 def readable(text: str) -> str:
-    """What of a model's text can hold its answer.
+    """The part of a model's text that can contain its answer.
 
-    Without reasoning between tags such as ``<think>``, in plain letters (full-width ones become
-    ASCII), and no more than the two ends of a long text. Reasoning that never ends leaves nothing
-    behind.
+    Drops reasoning between tags such as ``<think>``, turns full-width letters into ASCII, and keeps
+    only the two ends of a long text. Reasoning that never ends leaves nothing.
     """
     for tag in ("think", "thinking", "reasoning"):
         text = text.rpartition(f"</{tag}>")[2].partition(f"<{tag}>")[0]
     head, tail = _LOOKED_AT
     if len(text) > head + tail:
         text = f"{text[:head]}\n{text[-tail:]}"
-    plain = unicodedata.normalize("NFKC", text)  # which may write one character as eighteen
+    plain = unicodedata.normalize("NFKC", text)  # may turn one character into eighteen
     return plain[-4 * (head + tail) :].translate(_PLAIN).strip()
 
 
@@ -112,9 +111,9 @@ _PLAIN = str.maketrans(
 
 
 def statements(text: str, *, classes: bool = False) -> Iterator[str]:
-    """What follows each announcement of an answer (``Answer:``, ``the answer is``), last one first.
+    """What follows each announcement of an answer (``Answer:``, ``the answer is``), the last one first.
 
-    Where classes are asked for, announcements of a class ("the label is") come after all others.
+    With ``classes``, announcements of a class ("the label is") come after all others.
     """
     cues = [*reversed(list(_ANSWER.finditer(text)))]
     if classes:
@@ -148,8 +147,8 @@ _LONE_BOLD = re.compile(r"^\*\*([^*\n]{1,300})\*\*[.!]?$")
 def extract_text(text: str) -> str:
     """The final answer of a free-form text, or ``""`` if it gives none.
 
-    A statement counts (see ``statements``); without one, a text of one short line or a last line in
-    bold does.
+    The last statement counts (see ``statements``). Without one, a text of one short line or a last
+    line in bold counts.
     """
     text = readable(text)
     for statement in statements(text):
@@ -169,9 +168,9 @@ def extract_text(text: str) -> str:
 def _shortened(statement: str) -> str:
     """A statement without markup, lead-in and explanation."""
     statement = statement.replace("**", "").replace("__", "").replace("`", "").strip()
-    if _NO_ANSWER.match(statement):  # something else is announced, or the form is not filled in
+    if _NO_ANSWER.match(statement):  # announces something else, or a form that is not filled in
         return ""
-    quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON; its opening mark is gone
+    quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON, its first quote stripped
     if quoted:
         return quoted[1].strip()
     statement = _first_sentence(_LEAD_IN.sub("", statement))
@@ -181,7 +180,7 @@ def _shortened(statement: str) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    """Up to the first full stop that ends a sentence, not an abbreviation or an initial."""
+    """The text up to the first full stop that ends a sentence, not an abbreviation or an initial."""
     for stop in re.finditer(r"[.!?]\s+(?=[A-Z\"'(])", text):
         word = re.search(r"[\w.]{0,20}$", text[: stop.start()])
         if word is None or not _ABBREVIATIONS.match(word[0]):
@@ -218,11 +217,11 @@ _MENTION = re.compile(r"(?:\(([A-D])\)|(?i:\boption|\bchoice)\s\(?([A-Da-d])(?![
 
 
 def extract_letter(text: str, options: Sequence[str] = ()) -> str:
-    """The letter among A to D that a text decides for, or ``""``.
+    """The letter from A to D that a text chooses, or ``""``.
 
-    In this order: the last statement (a letter, or the wording of an option); what is called correct
-    or chosen; a line that is a letter; an option's wording or letter that is the only one named.
-    Letters that are denied ("not A") decide nothing, and neither does "A and B".
+    Tried in this order: the last statement (a letter, or the wording of an option); a letter that is
+    called correct or chosen; a line that is a letter; the only option whose wording or letter is named.
+    A denied letter ("not A") does not count, and neither does "A and B".
     """
     text = readable(text)
     for statement in statements(text, classes=True):
@@ -236,7 +235,7 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     if len(alone) == 1:
         return alone.pop()
     if lines and len(alone) == 0:
-        for part in (text, lines[-1]):  # a long text that names one option may just be cut off
+        for part in (text, lines[-1]):  # a long text that names one option may be cut off
             named = _options_in(part, options) if len(part.split()) <= 40 else set()
             if len(named) == 1:
                 return named.pop()
@@ -247,13 +246,13 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
 
 
 def _letter_of(statement: str, options: Sequence[str]) -> str | None:
-    """The letter that a statement gives; ``""`` if it gives several, None if it gives none."""
+    """The letter in a statement; ``""`` if it has several, None if it has none."""
     said = plain_words(statement)
     wordings = [plain_words(option) for option in options]
     match = _LETTER.match(statement)
     if match and (own := wordings[LETTERS.index(_first(match).upper())] if wordings else ""):
         rest = plain_words(statement[match.end() :])
-        if f"{rest} ".startswith(f"{own} "):  # a letter with its own wording
+        if f"{rest} ".startswith(f"{own} "):  # a letter with its option's wording
             return _first(match).upper()
     same = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
     starts = [
@@ -263,7 +262,7 @@ def _letter_of(statement: str, options: Sequence[str]) -> str | None:
     ]
     found = same or [i for i in starts if len(wordings[i]) == max(len(wordings[j]) for j in starts)]
     if found:
-        return LETTERS[found[0]] if len(found) == 1 else ""  # an option that is there twice
+        return LETTERS[found[0]] if len(found) == 1 else ""  # two options have this wording
     if match:
         return "" if _several(statement, match) else _first(match).upper()
     if statement.lower().startswith("not "):
@@ -278,7 +277,7 @@ def _several(statement: str, match: re.Match[str]) -> bool:
 
 
 def _options_in(text: str, options: Sequence[str]) -> set[str]:
-    """The letters of the options whose wording occurs, undenied and not inside a longer option."""
+    """Letters of the options whose wording occurs, not denied and not inside a longer option."""
     said = f" {plain_words(text)} "
     wordings = {
         letter: plain_words(option) for letter, option in zip(LETTERS, options, strict=False)
@@ -292,8 +291,8 @@ def _options_in(text: str, options: Sequence[str]) -> set[str]:
         )
         if f" {words} " in undenied:
             named.add(letter)
-            # Of two options of which one contains the other, only the longer one was named; of two
-            # with the same wording, both were.
+            # If one option contains another, only the longer one is named; if two have the same
+            # wording, both are.
             if sum(other == words for other in wordings.values()) == 1:
                 said = undenied.replace(f" {words} ", "  ")
     return named
@@ -305,7 +304,7 @@ _DENIAL = re.compile(
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:
-    """Whether what was found stands behind a "not"."""
+    """Whether a match follows a "not"."""
     return _DENIAL.search(text[max(0, match.start() - 20) : match.start()]) is not None
 
 
@@ -315,13 +314,13 @@ def _first(match: re.Match[str]) -> str:
 
 
 def plain_words(text: str) -> str:
-    """Words and numbers in lower case, single spaces between them."""
+    """Words and numbers in lower case, separated by single spaces."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text[:50_000]).lower()))
 
 
 # --- one of five labels ---------------------------------------------------------------------------
 
-# "needs caution" stands inside "possibly needs caution" and "probably needs caution": the longest
+# "needs caution" is part of "possibly needs caution" and "probably needs caution", so the longest
 # label is tried first.
 _LABEL = re.compile(
     r"(?i)(?<![a-z])(?:(possibly|probably)[\s_-]{1,4})?(?:needs?|requires?)[\s_-]{1,4}(caution|intervention)"
@@ -336,10 +335,10 @@ _LABEL_DENIAL = re.compile(
 
 
 def extract_label(text: str) -> str:
-    """The one of ``LABELS`` that a text decides for, or ``""``.
+    """The label of ``LABELS`` that a text chooses, or ``""``.
 
-    The last statement, or else the only label that is named: in the whole text, or in its last line
-    that names any.
+    The last statement counts. Without one, the only label that is named counts: in the whole text, or
+    in the last line that names any.
     """
     text = readable(text)
     for statement in statements(text, classes=True):
@@ -358,7 +357,7 @@ def extract_label(text: str) -> str:
 
 
 def _hedged(statement: str) -> bool:
-    """Whether two labels are given as if either would do."""
+    """Whether two labels are offered as alternatives."""
     first, second = list(_LABEL.finditer(statement))[:2]
     return re.fullmatch(r"\W*(?:or|and|/)\W*", statement[first.end() : second.start()]) is not None
 
@@ -377,7 +376,7 @@ def _label(degree: str | None, need: str) -> str:
 
 
 def label_in_words(label: str) -> str:
-    """``__needs_caution__``, as the data set writes it, as ``needs caution``."""
+    """``needs caution`` for ``__needs_caution__``, as the data set writes it."""
     return label.strip("_ ").replace("_", " ")
 
 
@@ -401,7 +400,7 @@ def normalise(text: str) -> str:
 
     Lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016, evaluation
     script v1.1). Number words become digits, so that "two" and "2" are the same answer, in gold and
-    in prediction alike. An answer that this would empty, such as "A", keeps its article or its signs.
+    in prediction alike. An answer that would become empty, such as "A", keeps its article or its signs.
     """
     text = _HYPHEN.sub(
         r"\1 ", unicodedata.normalize("NFKC", text[:2_000]).translate(_PLAIN).lower()
@@ -412,7 +411,7 @@ def normalise(text: str) -> str:
 
 
 def _with_digits(words: list[str]) -> list[str]:
-    """Each number that is written in words, in digits: ``two hundred and five`` is ``205``."""
+    """The words with every number in digits: ``two hundred and five`` becomes ``205``."""
     out: list[str] = []
     at = 0
     while at < len(words):
@@ -423,11 +422,11 @@ def _with_digits(words: list[str]) -> list[str]:
 
 
 def _number(words: list[str], at: int) -> tuple[int | None, int]:
-    """The number that starts at a word, or None, and how many words it takes."""
+    """The number that starts at this word, or None, and how many words it takes."""
     start = at
     total, value, last = 0, _simple(words[at]), words[at]
     if value is None and words[at] in _SCALE:
-        value, last = 1, ""  # "a hundred", which has lost its article
+        value, last = 1, ""  # "a hundred" without its article
     elif value is None:
         return None, 1
     else:
@@ -449,7 +448,7 @@ def _number(words: list[str], at: int) -> tuple[int | None, int]:
             last, at = follows, at + 1 + joined
         else:
             break
-    alone = at == start + 1 and words[start].isdigit()  # digits alone stay as they are, "007" too
+    alone = at == start + 1 and words[start].isdigit()  # digits alone stay as they are, even "007"
     return (None if alone else total + value), at - start
 
 
@@ -466,7 +465,7 @@ def exact_match(prediction: str, accepted: Iterable[str]) -> float:
 
 
 def f1(prediction: str, accepted: Iterable[str]) -> float:
-    """Token F1 (SQuAD) with the accepted answer that fits best."""
+    """SQuAD's token F1 with the accepted answer that matches best."""
     said = normalise(prediction).split()
     return max((_token_f1(said, normalise(gold).split()) for gold in accepted), default=0.0)
 
@@ -480,20 +479,19 @@ def _token_f1(said: list[str], gold: list[str]) -> float:
 
 
 def macro_f1(pairs: Sequence[Pair]) -> float:
-    """Mean F1 of the labels that occur among the golds, from (gold, predicted) pairs.
+    """Mean F1 over the labels that occur among the golds, from (gold, predicted) pairs.
 
-    An invalid answer (``""``) is a miss for its gold label and a false alarm for none.
+    An invalid answer (``""``) is a miss for its gold label and no false alarm for any label.
     """
     cells, counts = _confusion(pairs)
     return float(_macro_f1(cells, counts[None, :])[0])
 
 
 def macro_f1_stderr(pairs: Sequence[Pair], iterations: int = 1_000, seed: int = 0) -> float:
-    """Bootstrapped standard error of ``macro_f1`` over the questions.
+    """Bootstrapped standard error of ``macro_f1`` over the samples.
 
-    Drawing questions with replacement is drawing the counts of the confusion table's cells from a
-    multinomial distribution, so a resample costs some twenty numbers however many questions there
-    are.
+    Drawing samples with replacement equals drawing the counts of the confusion table's cells from a
+    multinomial distribution. So a resample costs about twenty numbers, whatever the number of samples.
     """
     cells, counts = _confusion(pairs)
     drawn = np.random.default_rng(seed).multinomial(
@@ -502,7 +500,7 @@ def macro_f1_stderr(pairs: Sequence[Pair], iterations: int = 1_000, seed: int = 
     return float(_macro_f1(cells, drawn).std(ddof=1))
 
 
-#: Standard errors of aggregations for which lm-eval knows none.
+#: Standard errors of aggregations for which lm-eval has none.
 STDERR: dict[Callable[..., float], Callable[..., float]] = {macro_f1: macro_f1_stderr}
 
 
@@ -513,7 +511,7 @@ def _confusion(pairs: Sequence[Pair]) -> tuple[list[tuple[str, str]], np.ndarray
 
 
 def _macro_f1(cells: list[tuple[str, str]], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Macro-F1 of each row of counts (resamples x cells); a label that is not drawn is left out."""
+    """Macro-F1 of each row of counts (resamples x cells); labels that were not drawn are left out."""
     scores, drawn = [], []
     for label in sorted({gold for gold, _ in cells}):
         gold = counts[:, [g == label for g, _ in cells]].sum(axis=1)
@@ -552,7 +550,7 @@ def filter_label(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[li
 
 
 def score_text(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results`` of a free-form question: EM, F1 and whether there is no answer."""
+    """lm-eval ``process_results`` of a free-form task: EM, F1, and whether the answer is missing."""
     (said,) = results
     accepted = doc["answers"]
     return {
@@ -563,7 +561,7 @@ def score_text(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
 
 
 def score_class(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results`` of a question whose ``answer`` is a letter or a label."""
+    """lm-eval ``process_results`` of a task whose ``answer`` is a letter or a label."""
     (said,) = results
     gold = doc["answer"]
     return {"acc": float(said == gold), "macro_f1": (gold, said), "invalid": float(not said)}

@@ -1,14 +1,13 @@
-"""Data: the three public data sets, from the hub or from local files, as lm-eval takes them.
+"""Data: the three public data sets, from the hub or from local files, in the form lm-eval reads.
 
 Each ``load_*`` is the ``custom_dataset`` of a task file; lm-eval calls it with the task's metadata.
 The rows come from ``data`` (the task option), else from ``COWEST_DATA``, else from the Hugging Face
-hub. A folder holds ``ifqa/``, ``medmcqa/`` and ``prosocial_dialog/`` with ``train.jsonl``,
+hub. A folder contains ``ifqa/``, ``medmcqa/`` and ``prosocial_dialog/`` with ``train.jsonl``,
 ``validation.jsonl`` and ``test.jsonl`` in the fields of the hub's versions.
 
-Training rows whose question is also a test question are dropped and counted (``Splits.leaks``).
-What a data set does not bring is carved from train, and a dev split that would be long to score is
-bounded, by a hash of what its rows share, so that the
-splits depend neither on the order of the rows nor on a random generator.
+Training rows whose question is also in test are dropped and counted (``Splits.leaks``). Splits that a
+data set lacks are carved from train, and a dev split that would take long to score is cut. Both use a
+hash of what rows share, so the splits depend neither on the order of the rows nor on a random generator.
 """
 
 from __future__ import annotations
@@ -35,15 +34,14 @@ HUB = {
 }
 FEEDBACK_SIZE, FEEDBACK_SHARE = 2_000, 1 / 4
 DEV_SIZE, DEV_SHARE = 1_000, 1 / 8
-KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, whose length is bounded
+KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, so that targets stay short
 
 
 class Splits(dict[str, Any]):
-    """Data sets by split: train, feedback, dev and test, those that have rows.
+    """Data sets by split: those of train, feedback, dev and test that have rows.
 
     Attributes:
-        leaks: How many rows were dropped from an official split, because their question is also in
-            test.
+        leaks: Number of rows dropped from each official split because their question is also in test.
     """
 
     leaks: dict[str, int]
@@ -57,13 +55,13 @@ def load_ifqa(
 ) -> Splits:
     """IfQA (Yu et al., EMNLP 2023): counterfactual questions with several accepted answers.
 
-    Rows gain ``knowledge``, the evidence within ``KNOWLEDGE_LENGTH``, and ``passage``, a name of the
-    passages that they share with other rows.
+    Adds to each row ``knowledge``, the evidence cut to ``KNOWLEDGE_LENGTH``, and ``passage``, a name for
+    the passages that it shares with other rows.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: How many rows of train become the feedback split, at most; a quarter at most.
-        dev_size: How many rows of the validation split become the dev split, at most.
+        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
+        dev_size: Most rows of the validation split that become the dev split.
 
     Raises:
         TaskError: If the data cannot be reached or read.
@@ -92,14 +90,14 @@ def load_medmcqa(
 ) -> Splits:
     """MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options.
 
-    The official test split has no labels, so the validation split is asked, and dev is carved from
-    train. Rows gain ``answer``, the gold letter, and ``knowledge``, the explanation within
+    The official test split has no labels, so test is the validation split and dev is carved from train.
+    Adds to each row ``answer``, the gold letter, and ``knowledge``, the explanation cut to
     ``KNOWLEDGE_LENGTH``.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: How many rows of train become the feedback split, at most; a quarter at most.
-        dev_size: How many become the dev split, at most; an eighth at most.
+        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
+        dev_size: Most rows of train that become the dev split; never more than an eighth.
 
     Raises:
         TaskError: If the data cannot be reached or read.
@@ -126,14 +124,14 @@ def load_prosocial_dialog(
 ) -> Splits:
     """ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs.
 
-    Rows gain ``dialogue``, the conversation up to the message as text, from the earlier rows of the
-    same dialogue where there are any; ``opening``, its first message; ``answer``, the label in words;
-    and ``knowledge``, the rules of thumb.
+    Adds to each row ``dialogue``, the conversation up to the message as text (from earlier rows of the
+    same dialogue, if there are any); ``opening``, its first message; ``answer``, the label in words; and
+    ``knowledge``, the rules of thumb.
 
     Args:
         data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: How many rows of train become the feedback split, at most; a quarter at most.
-        dev_size: How many rows of the validation split become the dev split, at most.
+        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
+        dev_size: Most rows of the validation split that become the dev split.
 
     Raises:
         TaskError: If the data cannot be reached or read.
@@ -151,7 +149,7 @@ def _prosocial_dialog(folder: Path | None, feedback_size: int, dev_size: int) ->
         official,
         test="test",
         dev="validation",
-        # A dialogue that starts like one of test goes as a whole: its later turns show that message.
+        # A dialogue that opens like one of test is dropped whole: its later turns show that message.
         question=lambda row: row["opening"],
         cluster=lambda row: row["dialogue_id"] or row["opening"],
         sizes=(feedback_size, dev_size),
@@ -184,7 +182,7 @@ def _built(
     feedback_size: int,
     dev_size: int,
 ) -> Splits:
-    """Built once for all splits of a task; MedMCQA's 187,000 rows take seconds."""
+    """Cached, because all splits of a task need it and MedMCQA's 187,000 rows take seconds."""
     return build(folder, feedback_size, dev_size)
 
 
@@ -251,13 +249,13 @@ _KINDS = {str: "a text", int: "a whole number", list: "a list"}
 
 
 def _shorten(text: str) -> str:
-    """Not longer than an SFT target can hold, and not cut inside a word."""
+    """The text cut to ``KNOWLEDGE_LENGTH`` between words."""
     text = text.strip()
     return text if len(text) <= KNOWLEDGE_LENGTH else text[:KNOWLEDGE_LENGTH].rsplit(maxsplit=1)[0]
 
 
 def _name_passages(rows: list[Row]) -> None:
-    """Give each row the name of the passages that it shares, directly or through other rows."""
+    """Give each row a name for the passages that it shares, directly or through other rows."""
     parent: dict[str, str] = {}
 
     def root(passage: str) -> str:
@@ -266,7 +264,7 @@ def _name_passages(rows: list[Row]) -> None:
         return passage
 
     for row in rows:
-        # The smallest passage becomes the root, so that names do not depend on the rows' order.
+        # The smallest passage becomes the root, so that names do not depend on the order of the rows.
         roots = sorted({root(passage) for passage in row["context"]})
         for other in roots[1:]:
             parent[other] = roots[0]
@@ -278,7 +276,7 @@ def _add_history(rows: list[Row]) -> None:
     """Give each row the conversation up to its message."""
     dialogues: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        # A row without the dialogue's name is a conversation of its own.
+        # A row without a dialogue id is its own conversation.
         dialogues[row["dialogue_id"] or f"row {id(row)}"].append(row)
     for turns in dialogues.values():
         said: list[str] = []
@@ -303,7 +301,7 @@ def _splits(
     cluster: Callable[[Row], str],
     sizes: tuple[int, int],
 ) -> Splits:
-    """Drop leaks, carve what is not there, and hand over what has rows."""
+    """Drop leaks, carve the splits that are missing, and return those that have rows."""
     from datasets import Dataset
 
     asked = {_asked(question(row)) for row in official[test]}
@@ -333,15 +331,15 @@ def _splits(
 def carve(
     rows: list[Row], cluster: Callable[[Row], str], sizes: Mapping[str, int]
 ) -> dict[str, list[Row]]:
-    """Divide train: whole clusters, in the order of their hash, until a split is full.
+    """Divide train into splits: whole clusters, in the order of their hash, until a split is full.
 
     Args:
-        rows: All of train; each part keeps their order.
-        cluster: What rows share that must not be in two splits; a row without it is on its own.
-        sizes: How many rows each split may take at most.
+        rows: All rows of train; each split keeps their order.
+        cluster: What rows share if they must be in one split; a row without it is its own cluster.
+        sizes: Most rows of each split.
 
     Returns:
-        The splits by name, and what is left of ``train``.
+        The splits by name, and the rest as ``train``.
     """
     keys = [cluster(row) or json.dumps(row, sort_keys=True) for row in rows]
     members: dict[str, int] = defaultdict(int)
@@ -362,7 +360,7 @@ def carve(
 
 
 def _asked(question: str) -> str:
-    """A question up to case, punctuation and spacing."""
+    """A question without case, punctuation and spacing."""
     return plain_words(question) or question
 
 
@@ -376,7 +374,7 @@ def _hash(text: str) -> str:
 def _read(
     name: str, splits: Iterable[str], folder: Path | None, prepared: Callable[[Row], Row]
 ) -> dict[str, list[Row]]:
-    """The rows of the official splits, each checked and prepared."""
+    """The rows of the official splits, checked and prepared."""
     found: Mapping[str, Iterable[tuple[str, Any]]]
     if folder:
         found = {split: _lines(folder / f"{split}.jsonl") for split in splits}
@@ -425,12 +423,12 @@ def _lines(path: Path) -> Iterable[tuple[str, Any]]:
 def _hub(name: str, splits: Iterable[str]) -> dict[str, Any]:
     import datasets
 
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # a line for each retry
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else one line per retry
     try:
         loaded = datasets.load_dataset(HUB[name])
         return {split: loaded[split] for split in splits}
-    except Exception as error:  # whatever the hub's client raises without a network or such a split
+    except Exception as error:  # the hub's client raises many kinds
         raise TaskError(
-            f"The data set {HUB[name]} cannot be had from the Hugging Face hub "
+            f"The data set {HUB[name]} cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}); give local files with --data DIR or set COWEST_DATA."
         ) from error

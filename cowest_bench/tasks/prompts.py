@@ -1,8 +1,8 @@
 """What the models are asked.
 
-``{question}`` is the prompt the task itself would put to a single model (for a task of lm-eval: its
-last user turn); nothing of a sample's answer is ever available to these templates. A task file may
-bring its own ``draft`` and ``refine`` for each interaction format under ``metadata: prompts:``.
+``{question}`` is the prompt that the task puts to a single model (for a task of lm-eval, its last user
+turn). These templates never see a sample's gold answer. A task file may define its own ``draft`` and
+``refine`` for each interaction format under ``metadata: prompts:``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Prompts(BaseModel):
         return self.draft.replace("{question}", question)
 
     def for_refinement(self, question: str, draft: str) -> str:
-        """What the strong model is asked; braces in the question or the draft stay as they are."""
+        """What the strong model is asked; braces in the question or the draft are left alone."""
         before, question_slot, after = self.refine.partition("{question}")
         filled = [part.replace("{draft}", draft) for part in (before, after)]
         return question.join(filled) if question_slot else filled[0]
 
 
-#: How the weak model offers its help (section 4.3 of the paper: the interaction format).
+#: What the weak model writes for the strong one, by interaction format (section 4.3 of the paper).
 FORMATS: dict[str, Prompts] = {
     "direct": Prompts(draft="{question}", refine=REFINE),
     "knowledge": Prompts(
@@ -51,5 +51,3 @@ FORMATS: dict[str, Prompts] = {
         refine=REFINE,
     ),
 }
-
-DEFAULT_FORMAT = "cot"

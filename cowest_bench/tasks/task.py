@@ -8,15 +8,16 @@ beyond lm-eval stands in the file's ``metadata`` (``Metadata``).
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import hashlib
+import inspect
 import io
 import json
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowest_bench.errors import TaskError, suggestion
+from cowest_bench.store.ids import content_hash
 from cowest_bench.tasks.answers import STDERR
 from cowest_bench.tasks.prompts import FORMATS, Prompts
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "feedback", "dev", "test"]
 Message = dict[str, str]  # role and content
+
+BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
 
 
 class Metadata(BaseModel):
@@ -204,7 +208,7 @@ class Task:
         _ = self.samples
         return dict(self.lm.instances[0].args[1])
 
-    @property
+    @cached_property
     def repeats(self) -> int:
         """How often a question is answered before it is scored (majority votes, pass@k)."""
         return int(self.lm.config.repeats or 1)
@@ -280,12 +284,68 @@ class Task:
         }
 
     @cached_property
-    def data_hash(self) -> str:
-        """Hash of everything the split's data decides: prompts, targets, clusters, generation."""
-        # Without what is accepted, which the target says already.
+    def size(self) -> int:
+        """How many samples are asked."""
+        return len(self.samples)
+
+    @cached_property
+    def prompt_bytes(self) -> float:
+        """Mean length of a sample's conversation, in bytes of UTF-8."""
+        sizes = [sum(len(m["content"].encode()) for m in each.messages) for each in self.samples]
+        return sum(sizes) / len(sizes)
+
+    @cached_property
+    def questions_id(self) -> str:
+        """Hash of everything that a model may be shown or told: conversations, settings, repeats."""
+        asked = [(sample.id, sample.messages) for sample in self.samples]
+        return content_hash([asked, self.generation, self.repeats, self.plain])
+
+    @cached_property
+    def gold_id(self) -> str:
+        """Hash of the accepted answers, which only scorers see."""
+        return content_hash([(sample.id, sample.accepted) for sample in self.samples])
+
+    @cached_property
+    def data_id(self) -> str:
+        """Hash that two runs share if they can be compared: the same samples, gold and settings."""
         content = [sample.model_dump(exclude={"accepted"}) for sample in self.samples]
-        plain = ["plain"] if self.plain else []  # the same words, but not what a model reads
-        return _hash([self.meta.version, self.generation, self.meta.primary, content, *plain])
+        known = [self.meta.version, self.generation, self.meta.primary, content, self.plain]
+        return content_hash(known)
+
+    @cached_property
+    def scoring(self) -> dict[str, Any]:
+        """Everything that can change a score, or a label, of the same answer.
+
+        Functions count with the syntax tree of their file, so that changed code is noticed and a
+        changed comment is not.
+        """
+        config = self.lm.config
+        return {
+            "gold": self.gold_id,
+            "clusters": content_hash([(each.id, each.cluster) for each in self.samples]),
+            "filters": described(config.filter_list),
+            "metrics": described(config.metric_list),
+            "process_results": described(config.process_results),
+            "class": described(type(self.lm)),
+            "primary": self.meta.primary,
+            "version": self.meta.version,
+            "domain": self.meta.domain,
+            "suite": self.meta.suite,
+        }
+
+    @cached_property
+    def score_id(self) -> str:
+        """Hash of ``scoring``."""
+        return content_hash(self.scoring)
+
+    @cached_property
+    def sft_id(self) -> str:
+        """Hash of the rows for supervised fine-tuning."""
+        return content_hash(self.sft_rows())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the task by its name."""
+        return _loaded_again, (self.name, self.split, self.options)
 
     def sft_rows(self) -> list[dict[str, list[Message]]]:
         """Conversational prompt-completion rows for supervised fine-tuning."""
@@ -301,6 +361,42 @@ class Task:
             }
             for sample in self.samples
         ]
+
+
+def _loaded_again(name: str, split: Split, options: dict[str, Any]) -> Task:
+    return load_task(name, split, **options)
+
+
+def described(value: Any) -> Any:
+    """A part of a task's configuration as JSON; a function or class is its name and its file's code."""
+    if isinstance(value, Mapping):
+        return {str(key): described(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(each) for each in value]
+    if isinstance(value, partial):
+        return [described(value.func), described(value.args), described(value.keywords)]
+    if callable(value):
+        # lm-eval names the module of a task's own functions by its path, which may move.
+        module = value.__module__.rpartition("/")[2]
+        name = f"{module}.{getattr(value, '__qualname__', type(value).__name__)}"
+        return [name, *_code_of(value)]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _code_of(value: Any) -> list[str]:
+    """Hash of the file in which something is defined; nothing for lm-eval's own, which has a version."""
+    try:
+        file = inspect.getsourcefile(value)
+    except TypeError:
+        return []
+    if file is None or not Path(file).is_file() or value.__module__.startswith("lm_eval."):
+        return []
+    return [_syntax_hash(file, Path(file).stat().st_mtime_ns)]
+
+
+@lru_cache(maxsize=64)
+def _syntax_hash(file: str, changed: int) -> str:
+    return content_hash(ast.dump(ast.parse(Path(file).read_text(encoding="utf-8"))))
 
 
 def validate_task(task: Task) -> dict[str, tuple[int, int]]:
@@ -361,12 +457,6 @@ def _refuse_other_kinds(lm: ConfigurableTask, name: str) -> None:
 def _plain(value: Any) -> Any:
     """Numpy's scalars and arrays as JSON has them."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _hash(content: Any) -> str:
-    """A short content hash; the same on every machine."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:

@@ -1,11 +1,11 @@
-"""Is one better than the other, and on which questions?"""
+"""Is one better than the other, and on which samples?"""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from cowest_bench.board.snapshot import POOLED
 from cowest_bench.errors import ComparisonError
+from cowest_bench.store.schema import POOLED
 from leaderboard import answers, charts, comparison, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -39,10 +39,10 @@ with left:
     st.altair_chart(charts.forest(rows, margin))
     st.caption(
         "The band is the margin. Intervals of all domains hold together with 95%; the pooled one "
-        "counts every question the same."
+        "counts every sample the same."
     )
 with right:
-    st.subheader("Questions", anchor=False)
+    st.subheader("Samples", anchor=False)
     domain = ui.choose("Domain", rows["domain"].iloc[::-1].tolist(), key="domain")
     row = rows[rows["domain"] == domain].iloc[0]
     counts = {name: int(row[name]) for name in ("helped", "hurt", "both_right", "both_wrong")}
@@ -51,7 +51,7 @@ with right:
     with st.container(horizontal=True):
         for state in ("helped", "hurt"):
             ui.link(
-                "samples", f"{counts[state]:,} {state}" if place == domain else f"Questions {state}",
+                "samples", f"{counts[state]:,} {state}" if place == domain else f"Samples {state}",
                 "quiz", entry=ours, against=theirs, domain=place, show=state,
             )  # fmt: skip
 

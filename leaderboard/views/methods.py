@@ -6,8 +6,8 @@ import json
 
 import streamlit as st
 
-from cowest_bench.board.snapshot import ALPHA, MARGIN, MIN_COVERAGE
-from leaderboard import data, text, ui
+from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, TOLERANCE
+from leaderboard import answers, data, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
 
@@ -18,38 +18,42 @@ with words:
     st.subheader("What is compared", anchor=False)
     st.markdown(
         "A **weak** model that knows a domain drafts, a **strong** one that does not know it refines the "
-        "draft into the answer. **collab** is that; **collab-tuned** is the same after DPO on what "
-        "drafts did to the strong model's answers. **weak** and **strong** are each model alone. "
-        "Controls have their name in brackets, such as drafts written for another question (shuffled)."
+        "draft into the answer. The weak model of a tuned system has been aligned by DPO on what its "
+        "drafts did to the strong model's answers. A gain is the difference to the better of the models "
+        "alone. Controls have their name in brackets, such as drafts written for another question "
+        "(shuffled). The systems here:"
+    )
+    st.html(
+        "<ul>" + "".join(map(answers.system, data.systems(snapshot).to_dict("records"))) + "</ul>"
     )
     st.latex(r"y^* = \pi_s(x, \pi_w(x)) \qquad \Delta = E(\pi_s(x, y)) - E(\pi_s(x))")
     st.subheader("How to read an interval", anchor=False)
     st.markdown(
-        "A score is the mean over questions, with a 95% interval: Wilson's, at the effective sample size "
-        "of the clusters. A gain is a mean difference on the same questions, which is why it is "
+        "A score is the mean over samples, with a 95% interval: Wilson's, at the effective sample size "
+        "of the clusters. A gain is a mean difference on the same samples, which is why it is "
         "known better than the two scores seem to say; its interval is Tango's for right and wrong "
         "answers, Student's *t* for graded ones. Two intervals of scores may overlap while the "
         "difference is clear: read the interval of the difference."
     )
     st.latex(r"se^2 = \frac{1}{n^2} \sum_g a_g \Big(\sum_{i \in g} (x_i - \bar x)\Big)^2")
     st.markdown(
-        f"A verdict reads the interval of the difference against a margin (here {MARGIN:g}, level "
+        f"A verdict reads the interval of the difference against a margin (here {TOLERANCE:g}, level "
         f"{ALPHA:g}): *improved* above 0, *equivalent* within ± the margin, *non-inferior* above minus "
-        "the margin, *regressed* below 0, else *inconclusive*: more questions are needed. "
+        "the margin, *regressed* below 0, else *inconclusive*: more samples are needed. "
         "★ and p are after Holm's correction. *Detectable* is the smallest true "
         "difference that such a run finds with 80% power."
     )
     st.subheader("Ranks and ties", anchor=False)
     st.markdown(
-        "A rank such as 1-3 holds the true place with 95%, from paired differences on the questions "
+        "A rank such as 1-3 holds the true place with 95%, from paired differences on the samples "
         "that all entries have scores for. Controls, and entries with fewer than "
-        f"{MIN_COVERAGE:.0%} of their questions scored, have none. In that order, a new tie group begins "
+        f"{MIN_COVERAGE:.0%} of their samples scored, have none. In that order, a new tie group begins "
         "with each entry whose ranks no longer overlap those of the group's first."
     )
     st.subheader("What is not there", anchor=False)
     st.markdown(
-        "A question that could not be scored is an error: neither wrong nor left out of sight. *Scored* "
-        "stands beside every score, and two runs are compared on the questions both have scores for."
+        "A sample that could not be scored is an error: neither wrong nor left out of sight. *Scored* "
+        "stands beside every score, and two runs are compared on the samples both have scores for."
     )
 with facts:
     if ui.fictional(suite):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cowest_bench.board.snapshot import POOLED
+from cowest_bench.store.schema import POOLED
 from leaderboard import answers, charts, data, tables, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
 names = ui.unique(data.labels(snapshot, suite))
+systems = data.systems(snapshot)
 
 st.title("Which pairing should I take?", anchor=False)
 one, two, three, four = st.columns([3, 3, 2, 3], vertical_alignment="bottom")
@@ -24,7 +25,7 @@ with three:
 with four:
     everything = st.toggle(
         "Show controls",
-        help="And what is not ranked, for too few of its questions have a score.",
+        help="And entries that are not ranked, because too few of their samples have a score.",
         key="all",
         bind=ui.BIND,
     )
@@ -60,12 +61,12 @@ ui.table(
 )
 st.subheader("What a score costs", anchor=False)
 if ranked[titles[title]].notna().any():
-    st.altair_chart(charts.pareto(ranked, titles[title], title))
+    st.altair_chart(charts.pareto(ranked, systems, titles[title], title))
 else:
     st.caption("Not known: these runs recorded neither prices, nor tokens, nor seconds.")
 if shown["score"].notna().any():
     st.subheader("Scores", anchor=False)
-    st.altair_chart(charts.intervals(shown))
+    st.altair_chart(charts.intervals(shown, systems))
 st.caption(
     "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
     "an entry lies. How each number is made stands under Methods."

@@ -42,7 +42,7 @@ name = ui.name_of(names, entry)
 if len(history) > 1:
     before = [*ui.checkpoints(history)][1]
     ui.link(
-        "samples", "Questions that the newest gets wrong and the one before got right", "quiz",
+        "samples", "Samples that the newest gets wrong and the one before got right", "quiz",
         entry=name, domain=domain, against=before, show="hurt",
     )  # fmt: skip
 
@@ -50,8 +50,6 @@ st.subheader("Blessed baselines", anchor=False)
 blessed = data.baselines(snapshot, suite)
 if blessed.empty:
     st.info("No baseline of this suite has been blessed. Keep a run to check new ones against:")
-    st.code(
-        'cowest baseline bless "system=collab-tuned" --name main\ncowest publish', language=None
-    )
+    st.code(f"cowest baseline bless {newest['run_id']} --name main\ncowest publish", language=None)
 else:
     ui.table(tables.baselines(blessed), tables.BASELINES, "Blessed baselines, newest first")

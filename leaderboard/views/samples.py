@@ -1,4 +1,4 @@
-"""What happened on a question?"""
+"""What happened on a sample?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALL = "all"
 snapshot, suite = ui.snapshot(), ui.suite()
 names = ui.unique(data.labels(snapshot, suite))
 
-st.title("What happened on a question?", anchor=False)
+st.title("What happened on a sample?", anchor=False)
 one, two, three = st.columns([4, 2, 4], vertical_alignment="bottom")
 with one:
     entry = ui.choose_entry("Entry", names, key="entry", default=data.best_entry(snapshot, suite))
@@ -45,28 +45,28 @@ found = data.sample_page(
 )  # fmt: skip
 pages = max(1, -(-found.total // SIZE))
 counts = ", ".join(f"{found.counts.get(state, 0):,} {state}" for state in data.STATES[:5])
-st.caption(f"{found.total:,} questions, page {number} of {pages}. In this search: {counts}.")
+st.caption(f"{found.total:,} samples, page {number} of {pages}. In this search: {counts}.")
 if snapshot.meta.get("texts") == "no":
     st.info("This snapshot was published without texts: cowest publish --no-texts.")
 
 if found.rows.empty:
-    ui.empty("No question is like that. Show all, search for another word, or go to page 1.")
+    ui.empty("No sample is like that. Show all, search for another word, or go to page 1.")
 ui.table(
     tables.samples(found.rows),
     tables.SAMPLES,
-    "Questions with the weak model's draft, the answer and the gold answer",
+    "Samples with the weak model's draft, the answer and the gold answer",
     key="questions",
     chooses=("question", [int(number) for number in found.rows["sample_id"]]),
     height=300,
 )
-st.caption("Click a row to open the question.")
+st.caption("Click a row to open the sample.")
 question = st.number_input(
-    "Question no.", min_value=0, value=None, key="question", bind=ui.BIND,
+    "Sample no.", min_value=0, value=None, key="question", bind=ui.BIND,
     placeholder="click a row, or type its number", width=260,
 )  # fmt: skip
 opened = int(found.rows["sample_id"].iloc[0]) if question is None else int(question)
 answers = data.sample(snapshot, run, opened)
 if answers.empty:
-    ui.empty("This run has no such question.")
+    ui.empty("This run has no such sample.")
 other = data.sample(snapshot, others[against], opened) if others.get(against) else None
 show_sample(snapshot, run, answers, other, text.label(against))

@@ -18,13 +18,14 @@ EXAMPLES = {
         "SELECT label, domain, helped, hurt, both_right, both_wrong\n"
         "FROM entries WHERE helped IS NOT NULL ORDER BY helped - hurt DESC"
     ),
-    "Dearest questions": (
+    "Most tokens": (
         "SELECT run_id, sample_id, weak_output_tokens + strong_output_tokens AS tokens\n"
         "FROM samples ORDER BY tokens DESC LIMIT 20"
     ),
     "Influence by training": (
         "SELECT training, signal, count(*) AS drafts, avg(delta) AS mean, stddev(delta) AS spread\n"
-        "FROM influences GROUP BY ALL ORDER BY training, signal"
+        "FROM trainings JOIN influences ON influences.run_id = feedback_run\n"
+        "GROUP BY ALL ORDER BY training, signal"
     ),
     "Tables and columns": (
         "SELECT table_name, column_name, data_type FROM information_schema.columns\n"

@@ -45,7 +45,7 @@ with st.container(horizontal=True, gap="medium"):
 lengths = data.draft_lengths(snapshot, suite)
 if len(lengths):
     st.subheader("Length of drafts", anchor=False)
-    st.altair_chart(charts.draft_lengths(lengths))
+    st.altair_chart(charts.draft_lengths(lengths, data.systems(snapshot)))
 st.subheader("All trainings", anchor=False)
 ui.table(
     tables.trainings(found),

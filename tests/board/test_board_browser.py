@@ -375,7 +375,7 @@ def test_every_hostile_question_is_only_text(guest: Visitor, canary: tuple[str, 
     guest.open("samples")
     seen = ""
     for number in range(len(attacked(url))):
-        guest.page.get_by_role("spinbutton", name="Question no.").fill(str(number))
+        guest.page.get_by_role("spinbutton", name="Sample no.").fill(str(number))
         guest.page.keyboard.press("Enter")
         guest.until(question=str(number))
         for expander in guest.page.get_by_test_id("stExpander").all():

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cowest_bench.board.snapshot import POOLED, publish
+from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, replaced
+from cowest_bench.store.schema import POOLED
 from leaderboard import answers, comparison, data, query, text
 from leaderboard.data import Board, Snapshot
 from tests import boards
@@ -97,7 +98,7 @@ def test_the_first_page_loads_neither_scipy_nor_an_engine(path: Path) -> None:
         "from leaderboard import answers, charts, data, tables, text, ui\n"
         "snapshot = data.Snapshot.open(Path(sys.argv[1]))\n"
         "entries = data.entries(snapshot, 'town', 'pooled')\n"
-        "charts.intervals(entries), tables.ranking(entries)\n"
+        "charts.intervals(entries, data.systems(snapshot)), tables.ranking(entries)\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(
@@ -189,7 +190,7 @@ def test_the_answer_names_the_best_pairing_its_gain_and_the_cheapest(snapshot: S
     said = answers.which_to_take(entries, "tokens", 0.5)
     assert answers.cheapest(entries, "tokens", 0.5) is not None
     assert (
-        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per question (the best: "
+        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per sample (the best: "
         in said
     )
 

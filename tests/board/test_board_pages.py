@@ -18,7 +18,7 @@ TITLES = {
     "overview": "Which pairing should I take?",
     "pairings": "Which weak model goes with which strong one?",
     "compare": "Is it better, and where?",
-    "samples": "What happened on a question?",
+    "samples": "What happened on a sample?",
     "regressions": "Did a checkpoint get worse?",
     "training": "What did the training do?",
     "methods": "How is each number made?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 
@@ -19,6 +20,12 @@ ENTRIES = pd.DataFrame(
         "low": [0.85, 0.6, 0.4, 0.3],
         "high": [0.95, 0.8, 0.6, 0.5],
         "tokens": [90.0, 70.0, 100.0, 20.0],
+    }
+)
+SYSTEMS = pd.DataFrame(
+    {
+        "system": ["weak", "strong", "collab", "collab-tuned"],
+        "color": ["#CC79A7", "#E69F00", "#009E73", "#56B4E9"],
     }
 )
 PAIRINGS = pd.DataFrame(
@@ -63,23 +70,24 @@ HISTORY = pd.DataFrame(
         "verdict": ["first", "improved"],
     }
 )
-LENGTHS = pd.DataFrame({"domain": ["medical"], "system": ["collab"], "mean_tokens": [30.0]})
+LENGTHS = pd.DataFrame({"domain": ["medical"], "system": ["collab"], "draft_tokens": [30.0]})
 DELTAS = pd.DataFrame({"delta": [1.0, 1.0, 0.0, -1.0]})
 
 EVERY: dict[str, tuple[Callable[..., charts.Picture], pd.DataFrame, tuple[Any, ...]]] = {
-    "intervals": (charts.intervals, ENTRIES, ()),
-    "pareto": (charts.pareto, ENTRIES, ("tokens", "tokens")),
+    "intervals": (charts.intervals, ENTRIES, (SYSTEMS,)),
+    "pareto": (charts.pareto, ENTRIES, (SYSTEMS, "tokens", "tokens")),
     "heatmap": (charts.heatmap, PAIRINGS, (0.3,)),
     "forest": (charts.forest, DIFFERENCES, (0.02,)),
     "history": (charts.history, HISTORY, ()),
     "influence": (training_charts.influence, DELTAS, ("metric",)),
     "curves": (training_charts.curves, STEPS, ("log-probability", 20)),
-    "lengths": (training_charts.draft_lengths, LENGTHS, ()),
+    "lengths": (training_charts.draft_lengths, LENGTHS, (SYSTEMS,)),
 }
 
 
-def spec(picture: charts.Picture) -> dict[str, Any]:
-    found: dict[str, Any] = picture.to_dict()
+def spec(picture: charts.Picture | alt.Color | alt.Shape) -> dict[str, Any]:
+    found = picture.to_dict()
+    assert isinstance(found, dict)
     return found
 
 
@@ -113,30 +121,41 @@ def test_names_of_others_are_data_that_can_be_shown(name: str) -> None:
 
 
 def test_intervals_keep_the_order_of_the_table() -> None:
-    point = layer(charts.intervals(ENTRIES), "point")["encoding"]
+    point = layer(charts.intervals(ENTRIES, SYSTEMS), "point")["encoding"]
     assert point["y"]["sort"][:2] == ["tuned", "collab"]
     assert point["x"]["field"] == "score"
-    bar = layer(charts.intervals(ENTRIES), "rule")["encoding"]
+    bar = layer(charts.intervals(ENTRIES, SYSTEMS), "rule")["encoding"]
     assert (bar["x"]["field"], bar["x2"]["field"]) == ("low", "high")
 
 
 def test_systems_have_a_colour_and_a_shape_of_their_own() -> None:
-    point = layer(charts.pareto(ENTRIES, "tokens", "tokens"), "point")["encoding"]
+    point = layer(charts.pareto(ENTRIES, SYSTEMS, "tokens", "tokens"), "point")["encoding"]
     for channel in ("color", "shape"):
         scale = point[channel]["scale"]
         assert scale["domain"] == ["weak", "strong", "collab", "collab-tuned"]
         assert len(set(scale["range"])) == 4
 
 
+def test_more_systems_than_shapes_begin_again_and_a_bad_colour_is_grey() -> None:
+    names = [f"system {i}" for i in range(11)]
+    colours = ["#123456", "red; hacked", None, *["#654321"] * 8]
+    systems = pd.DataFrame({"system": names, "color": colours})
+    color, shape = (spec(mark)["scale"] for mark in charts.system_marks(systems))
+    assert color["domain"] == shape["domain"] == names
+    assert color["range"][:3] == ["#123456", charts.GREY, charts.GREY]
+    assert len(shape["range"]) == 11 and len({*shape["range"][:8]}) == 8
+    assert shape["range"][8:] == shape["range"][:3]
+
+
 def test_the_pareto_line_joins_what_nothing_cheaper_beats() -> None:
-    found = rows(charts.pareto(ENTRIES, "tokens", "tokens"))
+    found = rows(charts.pareto(ENTRIES, SYSTEMS, "tokens", "tokens"))
     assert [row["label"] for row in found if row["best"]] == ["strong", "collab", "tuned"]
 
 
 @pytest.mark.parametrize(("dearest", "scale"), [(30.0, "linear"), (5_000.0, "log")])
 def test_costs_of_several_magnitudes_are_on_a_logarithmic_scale(dearest: float, scale: str) -> None:
     frame = ENTRIES.assign(tokens=[dearest, 25.0, 22.0, 20.0])
-    x = layer(charts.pareto(frame, "tokens", "tokens"), "point")["encoding"]["x"]
+    x = layer(charts.pareto(frame, SYSTEMS, "tokens", "tokens"), "point")["encoding"]["x"]
     assert x["scale"].get("type", "linear") == scale
 
 
@@ -163,11 +182,11 @@ def test_the_forest_has_the_margin_as_a_band() -> None:
     assert "improved" in found["description"] and "regressed" in found["description"]
 
 
-def test_the_square_counts_each_question_once() -> None:
+def test_the_square_counts_each_sample_once() -> None:
     found = {row["state"]: row for row in rows(charts.square(5, 2, 30, 3))}
     assert (found["helped"]["baseline"], found["helped"]["candidate"]) == ("wrong", "right")
     assert (found["hurt"]["baseline"], found["hurt"]["candidate"]) == ("right", "wrong")
-    assert sum(row["questions"] for row in found.values()) == 40
+    assert sum(row["samples"] for row in found.values()) == 40
 
 
 def test_influences_of_right_and_wrong_are_counted_and_graded_ones_binned() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
-from cowest_bench.board.reference import check, rewritten, write_index
+from cowest_bench.board.reference import problems, rewritten, write_index
 from cowest_bench.board.snapshot import publish
 from cowest_bench.cli import main
 from cowest_bench.store import Results, arrow_schema
@@ -29,7 +29,7 @@ SUBMITTED = ROOT / "results" / "submitted"
 
 
 def test_the_reference_results_are_sound() -> None:
-    assert check(SUBMITTED) == []
+    assert problems(SUBMITTED) == []
 
 
 def test_no_reference_result_was_removed_or_changed() -> None:
@@ -218,14 +218,17 @@ RELISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a link": (lambda f: (f / "runs" / "a.json").symlink_to("/etc/hostname"), "is a link"),
     "rows without a run": (lambda f: first(f, "runs/*.json").unlink(), "belongs to no run"),
     "a run without rows": (lambda f: first(f, "runs/*.parquet").unlink(), "cannot be read"),
-    "a newer version": (lambda f: rewrite(f, "runs/*.json", schema_version=2), "no run of this"),
+    "a newer version": (
+        lambda f: rewrite(f, "runs/*.json", schema_version=3),
+        "is not a valid run",
+    ),
     "another identity": (
         lambda f: rewrite(f, "runs/*.json", identity={"data": "x", "models": {"strong": 1}}),
         "",
     ),
     "the same run twice": (copied, "it is the same as"),
     "a better score": (lambda f: rewrite(f, "runs/*.json", score=0.99), "its score is 0.99"),
-    "fewer answers": (lambda f: rewrite(f, "runs/*.json", n_total=3), "its rows"),
+    "fewer answers": (lambda f: rewrite(f, "runs/*.json", n_total=3), "says it has 3 rows"),
     "a log": (lambda f: rewrite(f, "runs/*.json", log="/home/me/logs"), "not written as"),
     "a folder": (
         lambda f: rewrite(f, "runs/*.json", task="/home/me/task"),
@@ -236,8 +239,11 @@ RELISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "a folder of a machine",
     ),
     "no card": (lambda f: shutil.rmtree(f / "models"), "there is no models/dpo-1/card.json"),
-    "another kind of card": (lambda f: rewrite(f, "models/*/card.json", kind="sft"), "other kind"),
-    "no card at all": (lambda f: rewrite(f, "models/*/card.json", kind=3), "no card"),
+    "another kind of card": (
+        lambda f: rewrite(f, "models/*/card.json", kind="sft"),
+        "not the one that its folder says",
+    ),
+    "no card at all": (lambda f: rewrite(f, "models/*/card.json", kind=3), "not the card"),
     "a key": (lambda f: with_column(f, "question", "Bearer " + "x" * 30), "looks like a key"),
     "a changed score": (lambda f: with_column(f, "score", 0.25), "that of its rows"),
     "a score and an error": (lambda f: with_column(f, "error", "x"), "both a score and an error"),
@@ -253,10 +259,11 @@ RELISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 @pytest.mark.parametrize("name", UNLISTED)
 def test_what_was_done_to_the_folder_is_noticed(submitted: Path, name: str) -> None:
-    assert check(submitted) == []
+    assert problems(submitted) == []
     change, words = UNLISTED[name]
     change(submitted)
-    assert any(words in problem for problem in check(submitted)), check(submitted)
+    found = problems(submitted)
+    assert any(words in problem for problem in found), found
 
 
 @pytest.mark.parametrize("name", RELISTED)
@@ -264,9 +271,9 @@ def test_what_is_not_sound_is_noticed_though_the_index_fits(submitted: Path, nam
     change, words = RELISTED[name]
     change(submitted)
     write_index(submitted)
-    problems = check(submitted)
-    assert any(words in problem for problem in problems), problems
-    assert not any("index" in problem for problem in problems)
+    found = problems(submitted)
+    assert any(words in problem for problem in found), found
+    assert not any("index" in problem for problem in found)
 
 
 def test_history_shows_what_was_removed_or_changed(submitted: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 from inspect_ai.log import read_eval_log
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.models import HFLMProvider
 from cowest_bench.store import Results, SampleScore
 from cowest_bench.tasks import load_task, tasks_folder
 from tests.conftest import SEED, cowest
+from tests.labs import evaluate
 
 TASK = "cowest_pocket_medical"
 LIMIT = 10
@@ -167,4 +167,4 @@ def test_a_run_without_a_template_is_another_run() -> None:
     templated = load_task(TASK, seed=SEED, limit=1)
     plain = load_task(TASK, seed=SEED, limit=1, apply_chat_template=False)
     assert templated.samples == plain.samples
-    assert templated.data_hash != plain.data_hash
+    assert templated.data_id != plain.data_id

@@ -11,11 +11,11 @@ from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, get_model, m
 from cowest_bench import models
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.report.results import summarise
 from cowest_bench.store import Results
 from cowest_bench.tasks import load_task
 from tests.conftest import ROOT
+from tests.labs import evaluate
 
 TASK = "cowest_pocket_medical"
 

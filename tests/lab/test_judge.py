@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cowest_bench.analysis.feedback import influence
 from cowest_bench.config import Limits, ModelSpec
 from cowest_bench.errors import ModelError
-from cowest_bench.lab.evaluate import evaluate
-from cowest_bench.lab.feedback import influence
 from cowest_bench.lab.judge import judge, ratings, rubric
 from cowest_bench.store import Results
 from cowest_bench.tasks import load_task
 from tests.endpoint import Endpoint
+from tests.labs import evaluate
 
 JUDGE = ModelSpec(name="openai-api/local/judge")
 WEAK = ModelSpec(name="openai-api/local/weak")

@@ -13,12 +13,12 @@ import pytest
 
 from cowest_bench.config import Limits, ModelSpec, Price
 from cowest_bench.errors import BudgetError, ConfigError, ModelError
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.models import check
 from cowest_bench.models.budget import Budget
 from cowest_bench.store import Results, database
 from cowest_bench.tasks import load_task
 from tests.endpoint import Endpoint, Fault
+from tests.labs import evaluate
 
 TASK = "cowest_pocket_medical"
 KEY = "sk-never-to-be-seen-0123456789"

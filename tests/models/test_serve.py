@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from cowest_bench.config import ModelSpec, Pairing, Price
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, sft
 from cowest_bench.method import Method, cowest
 from cowest_bench.store import Results
 from cowest_bench.tasks import Task, load_task
 from tests import servers
+from tests.labs import evaluate
 
 DATA = os.environ.get("COWEST_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="COWEST_DATA names no folder of data slices")

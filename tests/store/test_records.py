@@ -74,9 +74,10 @@ def test_rows_survive_the_round_trip(results: Results, samples: list[SampleScore
 
 
 def test_a_run_survives_the_round_trip(results: Results) -> None:
-    run = finished()
-    results.write(run, [])
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    run = results.write(finished(), samples)
     assert results.find("abc") == run
+    assert run == finished(content=run.content, created=run.created) and run.content
     assert results.find("other") is None
     assert run.coverage == 0.75
 
@@ -108,7 +109,7 @@ def test_database_is_made_from_the_files_and_readable_while_remade(results: Resu
         base |= {f"{role}_{k}": 1 for k in ("calls", "input_tokens", "output_tokens")}
         base[f"{role}_seconds"] = 0.1
     results.write(
-        finished(),
+        finished(n_total=2, n_scored=1),
         [
             SampleScore(run_id="abc", sample_id=0, gold="a", score=1.0, **base),
             SampleScore(run_id="abc", sample_id=1, gold="a", score=None, **base | {"error": "x"}),
@@ -123,7 +124,7 @@ def test_database_is_made_from_the_files_and_readable_while_remade(results: Resu
         assert found == (2, 1, 1.0)
         coverage = db.execute("SELECT coverage FROM leaderboard").fetchone()
         assert coverage is not None
-        assert math.isclose(coverage[0], 0.75)
+        assert math.isclose(coverage[0], 0.5)
 
 
 def test_no_database_says_what_to_type(results: Results) -> None:

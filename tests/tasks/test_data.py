@@ -23,7 +23,6 @@ from inspect_ai.scorer import Target
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import TaskError
 from cowest_bench.lab import scorers
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.store import Results
 from cowest_bench.tasks import Task, data, describe_task, load_task, tasks_folder, validate_task
 from cowest_bench.tasks.answers import LABELS, macro_f1
@@ -35,6 +34,7 @@ from cowest_bench.tasks.data import (
     load_prosocial_dialog,
 )
 from tests.conftest import cowest
+from tests.labs import evaluate
 
 Row = dict[str, Any]
 TASKS = ("cowest_ifqa", "cowest_medmcqa", "cowest_prosocial_dialog")

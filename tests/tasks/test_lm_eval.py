@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.lab.evaluate import evaluate
 from cowest_bench.store import Results
 from cowest_bench.tasks import load_task, tasks_folder
 from tests.conftest import SEED
+from tests.labs import evaluate
 
 TASKS = ("cowest_pocket_medical", "cowest_pocket_counterfactual", "cowest_pocket_ethics")
 

@@ -41,8 +41,8 @@ def test_a_wrong_gold_answer_would_be_found(monkeypatch: pytest.MonkeyPatch) -> 
 def test_splits_have_their_own_questions() -> None:
     task = load_task("cowest_pocket_medical", seed=4)
     assert (len(task.samples), len(task.on("dev").samples)) == (300, 120)
-    assert task.data_hash != task.on("dev").data_hash
-    assert task.data_hash != load_task("cowest_pocket_medical", seed=5).data_hash
+    assert task.data_id != task.on("dev").data_id
+    assert task.data_id != load_task("cowest_pocket_medical", seed=5).data_id
 
 
 def test_unknown_task_names_the_closest() -> None:

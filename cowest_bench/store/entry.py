@@ -1,0 +1,31 @@
+"""The leaderboard's noun: a system with its models, whatever checkpoints of them there were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cowest_bench.store.ids import content_hash
+from cowest_bench.store.records import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A system with its models, by the labels that all checkpoints of a model share."""
+
+    system: str
+    weak: str | None
+    strong: str | None
+    format: str | None
+    control: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> Entry:
+        """The entry that a run is a checkpoint of."""
+        weak = run.weak.base_label if run.weak else None
+        strong = run.strong.base_label if run.strong else None
+        return cls(run.system, weak, strong, run.format, run.control)
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits."""
+        return content_hash([self.system, self.weak, self.strong, self.format, self.control])

@@ -1,0 +1,120 @@
+"""Worker processes: their own environment, their order, and what happens when one is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.lab import workers
+from cowest_bench.lab.workers import Job, do_jobs, processes
+
+SEEN = ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "COWEST_TEST", "HOME")
+
+
+def environment(_: object) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in SEEN}
+
+
+def threads(_: object) -> int:
+    import torch
+
+    return torch.get_num_threads()  # OpenMP reads its variable when its library is loaded
+
+
+def test_workers_have_variables_that_the_parent_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    before = dict(os.environ)
+    own = {"COWEST_TEST": "yes"}
+    with processes(2, threads=1, log=tmp_path / "log", environment=own) as executor:
+        assert dict(os.environ) == before
+        seen = [executor.submit(environment, i) for i in range(4)]
+        computing = executor.submit(threads, None)
+        assert dict(os.environ) == before  # while they run
+        expected = ("1", "false", "yes", before["HOME"])
+        assert [future.result() for future in seen] == 4 * [dict(zip(SEEN, expected, strict=True))]
+        assert computing.result() == 1
+    assert dict(os.environ) == before
+
+
+def test_pools_side_by_side_keep_their_own_variables(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    log = tmp_path / "log"
+    with processes(1, threads=1, log=log) as one, processes(1, threads=3, log=log) as other:
+        futures = [pool.submit(environment, 0) for pool in (one, other, one)]
+        seen = [future.result()["OMP_NUM_THREADS"] for future in futures]
+    assert seen == ["1", "3", "1"]
+    assert dict(os.environ) == before
+
+
+# --- jobs -----------------------------------------------------------------------------------------
+
+
+def late(seconds: float, who: str) -> str:
+    time.sleep(seconds)
+    return who
+
+
+def fails(error: Exception, who: str) -> str:
+    raise error
+
+
+def killed(who: str) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return who
+
+
+def test_results_are_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+    """And not in the order in which they were done, so that the same jobs print the same text."""
+    jobs = [Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
+    assert [*do_jobs(jobs, 2, threads=1, log=tmp_path / "log").done] == ["a", "b", "c"]
+
+
+def test_a_failed_job_stops_only_those_that_need_it(tmp_path: Path) -> None:
+    jobs = [
+        Job("a", "job a", partial(fails, ModelError("no such model"))),
+        Job("b", "job b", partial(late, 0), needs=frozenset("a")),
+        Job("c", "job c", partial(late, 0), needs=frozenset("b")),
+        Job("d", "job d", partial(late, 0)),
+    ]
+    found = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert [*found.done] == ["d"]
+    assert found.failed == {
+        "a": "no such model",
+        "b": "not tried, since job a failed",
+        "c": "not tried, since job b failed",
+    }
+
+
+def test_a_spent_budget_stops_what_has_not_begun(tmp_path: Path) -> None:
+    jobs = [Job("a", "a", partial(fails, BudgetError("spent"))), Job("b", "b", partial(late, 0))]
+    found = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert found.failed == {"a": "spent", "b": "not tried, since the budget is spent"}
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_killed_worker_is_replaced_if_wanted(restart: bool, tmp_path: Path) -> None:
+    jobs = [Job("a", "a", killed), Job("b", "b", partial(late, 0))]
+    told: list[tuple[str, str, int, int]] = []
+    found = do_jobs(
+        jobs,
+        1,
+        threads=1,
+        log=tmp_path / "log",
+        restart=restart,
+        progress=lambda *event: told.append(event),
+    )
+    assert (
+        found.failed["a"] == workers.KILLED == "a worker process was killed, probably out of memory"
+    )
+    assert [*found.done] == (["b"] if restart else [])
+    assert ("b" in found.failed) is not restart
+    assert told[-1] == ("all", "jobs", 2, 2) if restart else told
