@@ -15,8 +15,9 @@ from pathlib import Path
 
 import click
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.pocket import demo as pocket
-from cowest_bench.report.results import POOLED, Answers, answers, compare, labelled, pool
+from cowest_bench.report.results import Part, line, parts
 from cowest_bench.store import Results
 
 MAIN = ("strong", "weak", "collab", "collab-tuned")
@@ -29,26 +30,25 @@ MAIN = ("strong", "weak", "collab", "collab-tuned")
 def main(seeds: str, controls: bool, root: Path) -> None:
     """Print the table as Markdown and write all numbers to DIR/worlds.json."""
     first, _, last = seeds.partition("-")
-    parts: dict[str, dict[str, list[Answers]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[str, dict[str, list[Part]]] = defaultdict(lambda: defaultdict(list))
     ordered = worlds = 0
     for seed in range(int(first), int(last or first) + 1):
         results = Results(root / str(seed))
         results.prepare()
         runs = pocket.demo(seed, results, controls=pocket.CONTROLS if controls else ())
         scores: dict[str, dict[str, float]] = defaultdict(dict)
-        for domain, system, run in labelled(runs):
-            known = answers(results, run)
-            scores[domain][system] = known.score
-            parts[domain][system].append(known)
-            parts[POOLED][system].append(known)
+        for part in parts(results, runs):
+            scores[part.domain][part.system] = line([part])["score"]
+            found[part.domain][part.system].append(part)
+            found[POOLED][part.system].append(part)
         for domain, of in scores.items():
             chain = [of[name] for name in MAIN]
             in_order = all(a < b for a, b in pairwise(chain))
             ordered, worlds = ordered + in_order, worlds + 1
             click.echo(f"{seed} {domain}: " + " < ".join(f"{x:.3f}" for x in chain), err=True)
     table = {
-        domain: compare({name: pool(known) for name, known in of.items()})
-        for domain, of in sorted(parts.items(), key=lambda part: part[0] == POOLED)
+        domain: {name: line(known) for name, known in of.items()}
+        for domain, of in sorted(found.items(), key=lambda each: each[0] == POOLED)
     }
     (root / "worlds.json").write_text(json.dumps(table, indent=1) + "\n")
     systems = list(table[POOLED])

@@ -50,9 +50,8 @@ def results_command(runs: str | None, root: Path, form: str) -> None:
     else:
         chosen = [run for run in found if run.split == "test"]
     if not chosen:
-        raise ConfigError(
-            f"There are no test runs in {root}; make some with cowest demo or cowest run."
-        )
+        nothing = f"There are no test runs in {root}; make some with cowest demo or cowest run."
+        raise ConfigError(nothing if found else " ".join(stored.damaged) or nothing)
     rebuild(stored)
     show(stored, chosen, form, {})
 

@@ -86,10 +86,10 @@ def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
 def read_results(root: Path) -> Results:
     """A results folder that is only read.
 
-    What cannot be read in it is listed in ``Results.damaged``, for the command to ``warn`` about.
+    Warns about runs that cannot be read if there are others; if not, they are the command's error.
 
     Raises:
-        ConfigError: If there is none, or it has runs and none can be read.
+        ConfigError: If there is no such folder.
     """
     from cowest_bench.store import Results
 
@@ -98,16 +98,16 @@ def read_results(root: Path) -> Results:
             f"There are no results in {root}; make some with cowest demo or cowest run."
         )
     results = Results(root)
-    with _unlogged():  # each is named once: by the command, beside its result
+    with _unlogged():
         runs = results.all_runs()
-    if results.damaged and not runs:
-        raise ConfigError(" ".join(results.damaged))
+    if runs:
+        warn(results.damaged)
     return results
 
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Without the warnings of this package."""
+    """Without the warnings of this package: a command prints them beside its result, or as its error."""
     logger = logging.getLogger("cowest_bench")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -118,9 +118,12 @@ def _unlogged() -> Iterator[None]:
 
 
 def warn(sentences: Iterable[str]) -> None:
-    """Print warnings on standard error, a line each."""
-    for line in sentences:
-        click.echo(f"Warning: {printable(line)}", err=True)
+    """Print warnings on standard error, each once in a command."""
+    told = click.get_current_context().meta.setdefault(__name__, set())
+    for line in dict.fromkeys(sentences):
+        if line not in told:
+            told.add(line)
+            click.echo(f"Warning: {printable(line)}", err=True)
 
 
 def new_results(root: Path) -> Results:

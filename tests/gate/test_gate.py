@@ -1,4 +1,4 @@
-"""The gate on real checkpoints: one retrained, one that was told half of the facts, few questions."""
+"""The gate on real checkpoints: one retrained, one that was told half of the facts, few samples."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Gate:
         return Results(results)
 
     def train(self, name: str, seed: int, **options: Any) -> Results:
-        """The whole method again, from the same weak and strong models and the same questions."""
+        """The whole method again, from the same weak and strong models and the same samples."""
         plan = {
             "tasks": [TASK],
             "options": {"seed": SEED, **options},
@@ -101,7 +101,7 @@ def test_a_model_that_was_told_half_of_the_facts_fails(gate: Gate) -> None:
     assert (code, report["outcome"]) == (1, "regressed"), report["pooled"]
 
 
-def test_thirty_questions_do_not_decide(gate: Gate, retrained: Results) -> None:
+def test_thirty_samples_do_not_decide(gate: Gate, retrained: Results) -> None:
     runs = []
     for tuned in (gate.blessed, tuned_run(retrained)):
         assert tuned.weak and tuned.strong
@@ -148,7 +148,7 @@ def test_no_more_is_asked_than_it_takes_to_decide(gate: Gate) -> None:
     ("systems", "code", "said"),
     [
         ("weak,collab", 2, "Only one system"),
-        ("weak", 4, "these are not the same questions"),
+        ("weak", 4, "these are not the same samples"),
     ],
 )
 def test_what_cannot_be_run_against_a_baseline(

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+from itertools import product
 from typing import Any
 
 import pytest
@@ -51,19 +52,25 @@ def test_with_two_weak_models_each_is_compared_with_its_own(results: Results) ->
     found = lines(results)
     (first,) = [found[name] for name in found if "collab" in name and "w-1" in name]
     (second,) = [found[name] for name in found if "collab" in name and "w-2" in name]
-    assert (first["best_single"], gain_of(first)) == ("weak", pytest.approx(0.2))
-    assert (second["best_single"], gain_of(second)) == ("strong", pytest.approx(0.2))
+    assert [line["best_single"] for line in (first, second)] == ["weak", "strong"]
+    assert [gain_of(line) for line in (first, second)] == pytest.approx([0.2, 0.2])
     assert second["over"]["weak"]["difference"] == pytest.approx(0.5)
 
 
-def test_with_several_strong_models_each_collaboration_has_its_gain(results: Results) -> None:
-    store(results, right(40, 100), system="weak")
-    for strong, alone, together in ((S1, 50, 70), (S2, 30, 45)):
-        store(results, right(alone, 100), system="strong", strong=strong)
-        store(results, right(together, 100), strong=strong)
+def test_with_several_models_on_both_sides_every_collaboration_has_its_gain(
+    results: Results,
+) -> None:
+    alone = {W1: 40, W2: 10, S1: 50, S2: 30}
+    for name in (W1, W2):
+        store(results, right(alone[name], 100), system="weak", weak=name)
+    for name in (S1, S2):
+        store(results, right(alone[name], 100), system="strong", strong=name)
+    for weak, strong in product((W1, W2), (S1, S2)):
+        store(results, right(alone[weak] + alone[strong], 100), weak=weak, strong=strong)
     found = lines(results)
-    gains = {name[-4:-1]: gain_of(line) for name, line in found.items() if "collab" in name}
-    assert gains == {"s-1": pytest.approx(0.2), "s-2": pytest.approx(0.05)}
+    gains = {name[8:-1]: gain_of(line) for name, line in found.items() if "collab" in name}
+    expected = {"w-1 + s-1": 0.4, "w-1 + s-2": 0.3, "w-2 + s-1": 0.1, "w-2 + s-2": 0.1}
+    assert gains == pytest.approx(expected)
 
 
 def test_the_better_single_model_is_not_one_that_failed_on_the_hard_samples(
