@@ -29,7 +29,7 @@ from cowest_bench.lab.train import (
 )
 from cowest_bench.models import require_usable, weights_id
 from cowest_bench.models.endpoints import open_model
-from cowest_bench.models.local import HFLMProvider
+from cowest_bench.models.local import HFLMProvider, Settings
 from cowest_bench.models.memory import MEMORY
 from cowest_bench.pocket import language, llama
 from cowest_bench.tasks import Message
@@ -63,12 +63,6 @@ def base(tmp_path: Path) -> ModelSpec:
     return ModelSpec(name=str(folder), dtype="float32")
 
 
-@pytest.fixture
-def strong() -> ModelSpec:
-    """The strong model that the package ships."""
-    return ModelSpec(name=str(Path(llama.__file__).parent / "strong"), dtype="float32")
-
-
 def said(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
@@ -90,7 +84,7 @@ def texts(spec: ModelSpec, **settings: float) -> list[str]:
     """What a model says to all prompts, opened as an evaluation opens it."""
     provider = cast(HFLMProvider, open_model(spec).api)
     asked = [provider.render(row["prompt"]) for row in rows()]
-    generation = {"max_gen_toks": 6, **settings}
+    generation: Settings = {"max_gen_toks": 6, **settings}
     return [text for text, _, _ in provider._generate_batch([(p, generation) for p in asked])]
 
 
