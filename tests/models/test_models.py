@@ -133,16 +133,16 @@ def pocket_models(folder: Path, count: int) -> list[Weights]:
 
 
 def test_models_stay_loaded_while_their_parameters_fit(tmp_path: Path) -> None:
-    """The least recently used goes first, and only models that nobody uses any more are freed."""
+    """The least recently used goes first."""
     a, b, c = pocket_models(tmp_path, 3)
     size = a.size_on_disk()
     memory = Memory(bound=round(2.5 * size))
-    first, second = memory.load(a), memory.load(b)
-    assert memory.load(a) is first
+    first, second = memory.open(a).lm, memory.open(b).lm
+    assert memory.open(a).lm is first
     assert memory.loaded == (b, a)
     gone, kept = weakref.ref(second.model), weakref.ref(first.model)
     del first, second
-    memory.load(c)
+    memory.open(c)
     gc.collect()
     assert memory.loaded == (a, c)
     assert gone() is None
@@ -152,9 +152,9 @@ def test_models_stay_loaded_while_their_parameters_fit(tmp_path: Path) -> None:
 def test_one_model_is_kept_however_large(tmp_path: Path) -> None:
     a, b = pocket_models(tmp_path, 2)
     memory = Memory(bound=10)
-    first = memory.load(a)
-    assert memory.load(a) is first
-    memory.load(b)
+    first = memory.open(a).lm
+    assert memory.open(a).lm is first
+    memory.open(b)
     assert memory.loaded == (b,)
 
 
@@ -163,24 +163,33 @@ def test_many_small_models_fit_in_half_of_what_is_free(tmp_path: Path) -> None:
     memory = Memory()
     assert memory.bound == pytest.approx(SHARE_OF_FREE * free_memory(), rel=0.5)
     for weights in pocket_models(tmp_path, 6):
-        memory.load(weights)
+        memory.open(weights)
     assert len(memory.loaded) == 6
 
 
-def test_a_model_in_use_survives_eviction_but_not_being_forgotten(tmp_path: Path) -> None:
+def test_what_is_evicted_is_freed_although_its_user_lives(tmp_path: Path) -> None:
+    """The engine keeps the models of past evaluations in its contexts."""
     a, b = pocket_models(tmp_path, 2)
     memory = Memory(bound=10)
-    lease = memory.lease(a)
-    used = lease.lm
-    memory.load(b)
-    assert lease.lm is used
-    memory.load(a)
+    past = memory.open(a)
+    model = weakref.ref(past.lm.model)
+    now = memory.open(b)
+    assert memory.loaded == (b,)
+    assert model() is None
+    # Both are used in turn, as by an evaluation: nothing is loaded more than once more.
+    used = past.lm, now.lm
+    assert (past.lm, now.lm) == used
+
+
+def test_forgotten_models_are_freed_even_in_use(tmp_path: Path) -> None:
+    a, b = pocket_models(tmp_path, 2)
+    memory = Memory()
+    lease, other = memory.open(a), memory.open(b)
+    model, kept = weakref.ref(lease.lm.model), other.lm
     memory.forget(ModelSpec(name=a.path))
-    assert not memory.loaded
-    again = lease.lm
-    assert again is not used
-    assert memory.loaded == (a,)
+    assert memory.loaded == (b,)
+    assert model() is None
+    again = lease.lm  # loaded anew
     memory.forget_all_but([ModelSpec(name=a.path)])
-    assert lease.lm is again
-    memory.forget_all_but([ModelSpec(name=b.path)])
-    assert not memory.loaded
+    assert (memory.loaded, lease.lm) == ((a,), again)
+    assert other.lm is not kept
