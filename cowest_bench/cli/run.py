@@ -299,7 +299,7 @@ def models() -> None:
     """Try a model before a run."""
 
 
-@models.command()
+@models.command("check")
 @click.argument("name")
 @click.option("--adapter", metavar="DIR", help="LoRA adapter on top of it.")
 @click.option("--revision", metavar="NAME", help="Branch, tag or commit on the hub.")
@@ -307,8 +307,8 @@ def models() -> None:
 @click.option("--remote-code", is_flag=True, help="Run code that comes with a local model.")
 @click.option("--price", metavar="IN,OUT", callback=price, help="US dollars per million tokens.")
 @click.option("--question", default="What is the capital of France?", show_default=True)
-def check(name: str, question: str, **given: Any) -> None:
-    """Load a model, have it answer one question, and say what that took.
+def models_check(name: str, question: str, **given: Any) -> None:
+    """Load a model, ask it one question, and print what identifies it and what the answer took.
 
     \b
     Examples:
@@ -316,13 +316,14 @@ def check(name: str, question: str, **given: Any) -> None:
       cowest models check openai-api/local/NAME --price 0.1,0.3
     """
     from cowest_bench.config import ModelSpec
-    from cowest_bench.models import budget, identity, try_model
+    from cowest_bench.models import budget, engine_versions, generation_id, weights_id
+    from cowest_bench.models.endpoints import try_model
 
     spec = ModelSpec(name=name, **given)
     output = try_model(spec, question)
     tokens_in, tokens_out = budget.tokens(output.usage)
     click.echo(f"model        {spec.name}")
-    for key, value in identity(spec).items():
+    for key, value in {**weights_id(spec), **generation_id(spec), **engine_versions(spec)}.items():
         click.echo(f"{key:<13}{value}")
     if not spec.is_local:
         click.echo(f"reported     {output.model}")

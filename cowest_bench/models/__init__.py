@@ -2,7 +2,8 @@
 
 - ``identity``: what identifies a model, and whether it can be used at all. Exported here; light to import.
 - ``endpoints``: opens a model (``open_model``): behind an API, served by vLLM, or local.
-- ``local``: local weights as an Inspect provider, in batches, and which models stay in memory.
+- ``local``: local weights as an Inspect provider, which answers in batches.
+- ``memory``: which local models stay loaded. ``live``: a model under training, lent to an evaluation.
 - ``hflm``: lm-eval's model class with sampling that is seeded for every sequence.
 - ``hub``: which commit a hub name means.
 - ``budget``: what a run may spend.

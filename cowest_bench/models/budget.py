@@ -1,9 +1,9 @@
-"""What a run may spend: a call is made only if it cannot pass the budget.
+"""Budgets: a call is made only if it cannot exceed the budget.
 
-Before a call its greatest possible cost is reserved (a token is at least one byte of the prompt, and an
-answer is at most ``max_tokens``); afterwards the true cost takes its place. What is left when the
-next call could pass the budget stays unspent, and the questions that were not asked can be asked
-later. Only the endpoint knows what it charges for tries that failed before one succeeded.
+Before a call, its highest possible cost is reserved (a token is at least one byte of the prompt, and an
+answer has at most ``max_tokens``); afterwards the actual cost replaces it. A run stops when the next
+call could exceed the budget; the samples that were not asked can be asked later. Only the endpoint knows
+what it charges for attempts that failed before one succeeded.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from cowest_bench.errors import BudgetError, ConfigError
 if TYPE_CHECKING:
     from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
 
-TEMPLATE_TOKENS = 64  # at most, what a chat template adds to a conversation
-TURN_TOKENS = 16  # and to each turn of it
-WAIT = 0.02  # seconds between two looks at whether a call fits beside those in flight
+TEMPLATE_TOKENS = 64  # that a chat template adds to a conversation, at most
+TURN_TOKENS = 16  # that it adds to each turn, at most
+WAIT = 0.02  # seconds between two checks whether a call fits beside those in flight
 
 
 class Budget:
@@ -48,7 +48,7 @@ class Budget:
         """Read ``20usd`` or ``500calls``.
 
         Raises:
-            ConfigError: If it is neither.
+            ConfigError: If the text is neither.
         """
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(usd|calls)", text.strip().lower())
         if match is None or (match[2] == "calls" and "." in match[1]):
@@ -59,7 +59,7 @@ class Budget:
         return f"{self.usd:g} usd" if self.usd is not None else f"{self.calls} calls"
 
     def check(self, specs: Mapping[Role, ModelSpec]) -> None:
-        """Refuse a budget in dollars for a model whose price is not known.
+        """Refuse a budget in dollars for a model whose price is unknown.
 
         Raises:
             ConfigError: If a model behind an endpoint has no price.
@@ -72,34 +72,34 @@ class Budget:
                 )
 
     async def reserve(self, usd: float) -> None:
-        """Take the greatest possible cost of a call, as soon as it fits beside those in flight.
+        """Reserve the highest possible cost of a call, as soon as it fits beside those in flight.
 
         Raises:
-            BudgetError: If it could pass the budget even when all others are settled.
+            BudgetError: If it could exceed the budget even when all others are settled.
         """
-        while self._in_flight and self._passed_by(usd):
+        while self._in_flight and self._exceeded_by(usd):
             await anyio.sleep(WAIT)
-        if self._passed_by(usd):
+        if self._exceeded_by(usd):
             self.exhausted = True
-            raise BudgetError(f"Not asked: the call could have passed the budget of {self}.")
+            raise BudgetError(f"Not asked: the call could have exceeded the budget of {self}.")
         self.spent_calls += 1
         self._reserved += usd
         self._in_flight += 1
 
-    def _passed_by(self, usd: float) -> bool:
-        too_dear = self.usd is not None and self.spent_usd + self._reserved + usd > self.usd
+    def _exceeded_by(self, usd: float) -> bool:
+        too_expensive = self.usd is not None and self.spent_usd + self._reserved + usd > self.usd
         too_many = self.calls is not None and self.spent_calls >= self.calls
-        return too_dear or too_many
+        return too_expensive or too_many
 
     def settle(self, reserved: float, spent: float) -> None:
-        """Put the true cost of a call in the place of what was reserved for it."""
+        """Replace what was reserved for a call by its actual cost."""
         self._in_flight -= 1
         self._reserved = self._reserved - reserved if self._in_flight else 0.0
         self.spent_usd += spent
 
 
 def tokens(usage: ModelUsage | None) -> tuple[int | None, int | None]:
-    """Input and output tokens as the server counts them, cached ones included; None if it does not."""
+    """Input and output tokens as the server counts them, cached ones included; None if it does not say."""
     if usage is None:
         return None, None
     cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
@@ -107,7 +107,7 @@ def tokens(usage: ModelUsage | None) -> tuple[int | None, int | None]:
 
 
 def price(of: Price | None, tokens_in: float, tokens_out: float) -> float:
-    """US dollars for so many tokens; nothing for a model without a price (one's own machine)."""
+    """US dollars for a number of tokens; 0 for a model without a price (one's own machine)."""
     return (of.input * tokens_in + of.output * tokens_out) / 1e6 if of else 0.0
 
 
@@ -117,7 +117,7 @@ _current: ContextVar[_Spending | None] = ContextVar("spending", default=None)
 
 @contextmanager
 def within(budget: Budget | None, specs: Mapping[Role, ModelSpec]) -> Iterator[None]:
-    """Hold every call of the evaluation inside to the budget."""
+    """Apply a budget to every call of the evaluation inside."""
     token = _current.set((budget, specs) if budget else None)
     try:
         yield
@@ -129,12 +129,12 @@ def within(budget: Budget | None, specs: Mapping[Role, ModelSpec]) -> Iterator[N
 async def reserved(
     role: Role, messages: Sequence[ChatMessage], config: GenerateConfig
 ) -> AsyncIterator[Callable[[ModelUsage | None], None]]:
-    """Reserve what a call may cost at most; call what is yielded with the usage it had.
+    """Reserve the highest possible cost of a call; yields a function to call with the actual usage.
 
-    A call that fails keeps its reservation, since nobody knows what the endpoint will charge for it.
+    A call that fails keeps its reservation, since nobody knows what the endpoint charges for it.
 
     Raises:
-        BudgetError: If the call could pass the budget.
+        BudgetError: If the call could exceed the budget.
     """
     current = _current.get()
     if current is None:

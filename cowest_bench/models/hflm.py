@@ -1,4 +1,4 @@
-"""lm-eval's HFLM with sampling that is seeded for every sequence. Imports torch: load it late."""
+"""lm-eval's HFLM with sampling that is seeded for every sequence. It imports torch: import it late."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 
 class SeededHFLM(HFLM):
-    """HFLM whose samples depend on weights, prompt and seed only, not on their neighbours in a batch.
+    """HFLM whose samples depend only on weights, prompt and seed, not on the rest of the batch.
 
     Greedy generation is HFLM's own, untouched.
     """
@@ -95,15 +95,16 @@ def default_device() -> str:
 
 def free_memory() -> int:
     """Bytes that are free on the device where models are loaded."""
-    if torch.accelerator.is_available():
+    try:
         free, _ = torch.accelerator.get_memory_info()
-        return int(free)
-    return int(psutil.virtual_memory().available)
+    except RuntimeError:  # no accelerator, or one that shares the machine's memory (MPS)
+        free = psutil.virtual_memory().available
+    return int(free)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the loading bars and notices of transformers and lm-eval."""
+    """Suppress the progress bars and notices of transformers and lm-eval."""
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     level = transformers_logging.get_verbosity()

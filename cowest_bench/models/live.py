@@ -1,4 +1,4 @@
-"""A model that is being trained, lent for an evaluation in between. Imports torch: load it late."""
+"""A model that is being trained, lent for an evaluation in between. It imports torch: import it late."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def lent(spec: ModelSpec, model: PeftModel, generation: GenerationConfig) -> Ite
         generation: The generation config that came with the base; trainers change the model's own.
     """
     spec = pinned(spec)
-    with _as_opened(spec, model, generation), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(
-            spec.path, revision=spec.revision, trust_remote_code=spec.remote_code
-        )
-        lm = SeededHFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE)
+    with _as_opened(spec, model, generation):
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                spec.path, revision=spec.revision, trust_remote_code=spec.remote_code
+            )
+            lm = SeededHFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE)
         with MEMORY.lend(Weights.of(spec), lm):
             yield
 

@@ -114,7 +114,7 @@ class HFLMProvider(ModelAPI):
 
     @cached_property
     def _lease(self) -> Lease:
-        return MEMORY.lease(Weights.of(self.spec))
+        return MEMORY.open(Weights.of(self.spec))
 
     @property
     def lm(self) -> HFLM:

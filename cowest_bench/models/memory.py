@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -71,8 +71,9 @@ class Weights(NamedTuple):
 class Memory:
     """Loaded models, least recently used first, while their parameters together fit in a bound.
 
-    One model is always kept, however large. A model that is in use stays loaded when it is evicted here,
-    and is freed with its last user.
+    One model is always kept, however large. The engine never lets go of the models of an evaluation that
+    has ended, so users only lease them: opening the next model ends the leases of those that were evicted.
+    An evaluation whose own models do not fit together loads the first a second time, and then both stay.
 
     Args:
         bound: Bytes of parameters; by default ``SHARE_OF_FREE`` of what is free on the device when the
@@ -99,21 +100,23 @@ class Memory:
         """What is kept, least recently used first."""
         return tuple(self._loaded)
 
-    def lease(self, weights: Weights) -> Lease:
-        """Use a model: it is loaded when first needed."""
-        lease = Lease(self, weights)
-        self._leases.add(lease)
-        return lease
+    def open(self, weights: Weights) -> Lease:
+        """Lease a model and load it. Raises what transformers and peft raise."""
+        with self._lock:
+            if weights not in {*self._loaded, *self._lent}:
+                self._make_room(weights.size_on_disk(), keep=0)
+            in_memory = {*self._loaded, *self._lent}
+            self._end_leases(lambda leased: leased not in in_memory)
+            lease = Lease(self, weights)
+            self._leases.add(lease)
+            _ = lease.lm
+            return lease
 
-    def load(self, weights: Weights) -> HFLM:
-        """The model from memory, or from disk. Raises what transformers and peft raise."""
+    def _load(self, weights: Weights) -> HFLM:
         with self._lock:
             if weights in self._lent:
                 return self._lent[weights]
-            lm = self._loaded.pop(weights, None)
-            if lm is None:
-                self._make_room(weights.size_on_disk(), keep=0)
-                lm = weights.read()
+            lm = self._loaded.pop(weights, None) or weights.read()
             self._loaded[weights] = lm
             self._make_room(0, keep=1)
             return lm
@@ -133,35 +136,34 @@ class Memory:
             yield
         finally:
             del self._lent[weights]
-            self._end_leases({weights})
+            self._end_leases(lambda leased: leased == weights)
 
     def forget(self, spec: ModelSpec) -> None:
         """Free all copies of a base, with or without an adapter, even those in use.
 
         Their users load them again if they go on.
         """
-        self._forget({weights for weights in self._loaded if weights.path == spec.path})
+        self._forget(lambda weights: weights.path == spec.path)
 
     def forget_all_but(self, specs: Iterable[ModelSpec]) -> None:
         """Free all models but these, with or without an adapter."""
         kept = {spec.path for spec in specs}
-        self._forget({weights for weights in self._loaded if weights.path not in kept})
+        self._forget(lambda weights: weights.path not in kept)
 
-    def _forget(self, gone: Collection[Weights]) -> None:
-        for weights in gone:
-            del self._loaded[weights]
-        self._end_leases(gone)
+    def _forget(self, unwanted: Callable[[Weights], bool]) -> None:
+        with self._lock:
+            for weights in filter(unwanted, [*self._loaded]):
+                del self._loaded[weights]
+            self._end_leases(unwanted)
 
-    def _end_leases(self, gone: Collection[Weights]) -> None:
-        for lease in [*self._leases]:
-            if lease.weights in gone:
-                lease.end()
-        if gone:
+    def _end_leases(self, unwanted: Callable[[Weights], bool]) -> None:
+        ended = [lease.end() for lease in self._leases if unwanted(lease.weights)]
+        if any(ended):
             gc.collect()  # models are full of reference cycles
 
 
 class Lease:
-    """The use of a model by one provider. It can be ended for it; the model is then loaded again."""
+    """The use of a model by one provider. After it was ended, the next use loads the model again."""
 
     def __init__(self, memory: Memory, weights: Weights) -> None:
         self.weights = weights
@@ -170,14 +172,15 @@ class Lease:
 
     @property
     def lm(self) -> HFLM:
-        """lm-eval's model."""
+        """lm-eval's model, from memory or from disk."""
         if self._lm is None:
-            self._lm = self._memory.load(self.weights)
+            self._lm = self._memory._load(self.weights)
         return self._lm
 
-    def end(self) -> None:
-        """Let go of the model."""
-        self._lm = None
+    def end(self) -> bool:
+        """Let go of the model; returns whether there was one."""
+        held, self._lm = self._lm, None
+        return held is not None
 
 
 def _parameter_bytes(lm: HFLM) -> int:

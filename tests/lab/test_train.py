@@ -13,10 +13,12 @@ from typing import cast
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError, ModelError
+from cowest_bench.lab import train
 from cowest_bench.lab.train import (
     DPOSettings,
     Lora,
@@ -27,12 +29,13 @@ from cowest_bench.lab.train import (
     merge,
     specialise,
 )
-from cowest_bench.models import require_usable, weights_id
+from cowest_bench.models import live, local, require_usable, weights_id
 from cowest_bench.models.endpoints import open_model
-from cowest_bench.models.local import HFLMProvider
-from cowest_bench.models.memory import MEMORY
+from cowest_bench.models.local import HFLMProvider, Settings
+from cowest_bench.models.memory import MEMORY, Memory, Weights
 from cowest_bench.pocket import language, llama
 from cowest_bench.tasks import Message
+from tests.conftest import ROOT
 
 SFT = SFTSettings(
     learning_rate=5e-3,
@@ -63,12 +66,6 @@ def base(tmp_path: Path) -> ModelSpec:
     return ModelSpec(name=str(folder), dtype="float32")
 
 
-@pytest.fixture
-def strong() -> ModelSpec:
-    """The strong model that the package ships."""
-    return ModelSpec(name=str(Path(llama.__file__).parent / "strong"), dtype="float32")
-
-
 def said(text: str) -> list[Message]:
     return [{"role": "assistant", "content": text}]
 
@@ -90,7 +87,7 @@ def texts(spec: ModelSpec, **settings: float) -> list[str]:
     """What a model says to all prompts, opened as an evaluation opens it."""
     provider = cast(HFLMProvider, open_model(spec).api)
     asked = [provider.render(row["prompt"]) for row in rows()]
-    generation = {"max_gen_toks": 6, **settings}
+    generation: Settings = {"max_gen_toks": 6, **settings}
     return [text for text, _, _ in provider._generate_batch([(p, generation) for p in asked])]
 
 
@@ -275,6 +272,24 @@ def test_the_base_is_in_memory_once(base: ModelSpec, strong: ModelSpec, tmp_path
     assert cast(HFLMProvider, before.api).lm is cast(HFLMProvider, open_model(base).api).lm
 
 
+def test_lending_takes_no_room_from_others(
+    base: ModelSpec, strong: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lent model is in memory anyway, whatever the bound."""
+    memory = Memory(bound=Weights.of(strong).size_on_disk() + 1000)
+    for module in (local, live, train):
+        monkeypatch.setattr(module, "MEMORY", memory)
+    strong_lm = cast(HFLMProvider, open_model(strong).api).lm
+
+    def score(step: int, candidate: ModelSpec) -> float:
+        texts(candidate)
+        assert cast(HFLMProvider, open_model(strong).api).lm is strong_lm
+        return float(step)
+
+    align(base, PAIRS, tmp_path / "dpo", QUICK, 0, score)
+    assert memory.loaded == (Weights.of(strong),)
+
+
 def test_an_error_while_scoring_gives_the_model_back(base: ModelSpec, tmp_path: Path) -> None:
     def fails(step: int, candidate: ModelSpec) -> float:
         raise ZeroDivisionError
@@ -328,17 +343,34 @@ def test_an_adapter_fits_only_the_model_it_was_trained_on(base: ModelSpec, tmp_p
     require_usable(tuned.model_copy(update={"name": "vllm/ORG/sft-0123"}))
 
 
+def test_the_example_for_vllm_puts_the_adapter_on_what_it_was_trained_on(
+    base: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example's folders, made as a training makes them."""
+    example = yaml.safe_load((ROOT / "examples" / "vllm.yaml").read_text())
+    weak = ModelSpec.model_validate(example["weak"])
+    monkeypatch.chdir(tmp_path)
+    folders = Path("results/models/sft-0123456789ab"), Path("results/models/dpo-0123456789ab")
+    specialise(base, rows(completion="a"), folders[0], SFT, 0)
+    align(ModelSpec(name=str(folders[0])), PAIRS, folders[1], QUICK, 0, last)
+    assert str(weak.adapter) == str(folders[1])
+    require_usable(weak)
+    raw = weak.model_copy(update={"name": "vllm/meta-llama/Meta-Llama-3-8B-Instruct"})
+    with pytest.raises(ModelError, match="does not fit meta-llama/Meta-Llama-3-8B-Instruct"):
+        require_usable(raw)
+
+
 # --- what is refused, and what is left alone ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "train", [partial(specialise, settings=SFT), partial(align, settings=QUICK, score=last)]
+    "training", [partial(specialise, settings=SFT), partial(align, settings=QUICK, score=last)]
 )
 def test_nothing_to_train_on_is_one_sentence(
-    train: Callable[..., Trained], strong: ModelSpec, tmp_path: Path
+    training: Callable[..., Trained], strong: ModelSpec, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match="nothing to train"):
-        train(strong, [], tmp_path, seed=0)
+        training(strong, [], tmp_path, seed=0)
 
 
 def test_training_leaves_the_environment_alone(base: ModelSpec, tmp_path: Path) -> None:

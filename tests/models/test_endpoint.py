@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from cowest_bench.config import Limits, ModelSpec, Price
-from cowest_bench.errors import BudgetError, ConfigError, ModelError
-from cowest_bench.models import check
+from cowest_bench.errors import BudgetError, ConfigError
 from cowest_bench.models.budget import Budget
 from cowest_bench.store import Results, database
 from cowest_bench.tasks import load_task
@@ -229,8 +228,3 @@ def holds_key(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return any(KEY.encode() in archive.read(name) for name in archive.namelist())
     return KEY.encode() in path.read_bytes()
-
-
-def test_an_adapter_needs_weights_of_its_own() -> None:
-    with pytest.raises(ModelError, match="behind an endpoint, where no adapter can be added"):
-        check(ModelSpec(name="openai/gpt-4o", adapter="somewhere"))

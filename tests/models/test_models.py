@@ -1,32 +1,35 @@
-"""Local models: sampling is a function of weights, prompt and seed; identity is content."""
+"""Local models: sampling is a function of weights, prompt and seed, and memory has a bound."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
-from cowest_bench import models
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ModelError
-from cowest_bench.models import open_model
-from cowest_bench.models.hflm import GumbelNoise
+from cowest_bench.models.endpoints import open_model
+from cowest_bench.models.hflm import GumbelNoise, free_memory
+from cowest_bench.models.local import Batcher, HFLMProvider, Settings
+from cowest_bench.models.memory import SHARE_OF_FREE, Memory, Weights
 from cowest_bench.pocket import world
 
 
 def prompts(spec: ModelSpec, count: int) -> list[str]:
-    provider = models.HFLMProvider(spec.path, dtype="float32")
+    provider = HFLMProvider(spec.path, dtype="float32")
     rows = world.draw("medical", 3)["dev"][:count]
     return [provider.render([{"role": "user", "content": row["question"]}]) for row in rows]
 
 
 def sample(spec: ModelSpec, asked: list[str], seed: int) -> list[str]:
-    provider = models.HFLMProvider(spec.path, dtype="float32")
-    settings = {"max_gen_toks": 24, "do_sample": True, "temperature": 1.0, "seed": seed}
+    provider = HFLMProvider(spec.path, dtype="float32")
+    settings: Settings = {"max_gen_toks": 24, "do_sample": True, "temperature": 1.0, "seed": seed}
     return [text for text, _, _ in provider._generate_batch([(p, settings) for p in asked])]
 
 
@@ -66,7 +69,7 @@ def test_batches_are_full_and_errors_reach_whoever_asked() -> None:
         return [2 * request for request in requests]
 
     async def ask() -> None:
-        batcher = models.Batcher(answer, size=4)
+        batcher = Batcher(answer, size=4)
         assert await asyncio.gather(*map(batcher, range(10))) == [2 * i for i in range(10)]
         with pytest.raises(ValueError, match="no"):
             await batcher(-1)
@@ -78,7 +81,7 @@ def test_batches_are_full_and_errors_reach_whoever_asked() -> None:
 
 def test_logprob_is_that_of_the_text(strong: ModelSpec) -> None:
     """The gold answer's log-probability equals the sum over its tokens, by hand."""
-    provider = models.HFLMProvider(strong.path, dtype="float32")
+    provider = HFLMProvider(strong.path, dtype="float32")
     messages = [{"role": "user", "content": world.draw("medical", 3)["dev"][0]["question"]}]
     start, answer = "refine : not sure . answer :", " A"
     value = asyncio.run(provider.logprob(messages, start, answer))
@@ -87,26 +90,6 @@ def test_logprob_is_that_of_the_text(strong: ModelSpec) -> None:
     with torch.no_grad():
         logits = lm.model(ids).logits.log_softmax(-1)
     assert value == pytest.approx(logits[0, -2, ids[0, -1]].item(), abs=1e-4)
-
-
-def test_identity_is_content_not_path(strong: ModelSpec, tmp_path: Path) -> None:
-    moved = tmp_path / "moved"
-    shutil.copytree(strong.path, moved)
-    spec = strong.model_copy(update={"name": str(moved)})
-    assert models.identity(spec) == models.identity(strong)
-    weights = moved / "model.safetensors"
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    assert models.identity(spec) != models.identity(strong)
-
-
-def test_missing_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="There is no model folder"):
-        models.check(ModelSpec(name="hf/./nowhere"))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(ModelError, match="safetensors"):
-        models.check(ModelSpec(name=str(tmp_path)))
 
 
 def test_remote_code_needs_its_option(strong: ModelSpec, tmp_path: Path) -> None:
@@ -131,3 +114,82 @@ def test_remote_code_needs_its_option(strong: ModelSpec, tmp_path: Path) -> None
     assert not marker.exists()
     open_model(spec.model_copy(update={"remote_code": True}))
     assert marker.exists()
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def pocket_models(folder: Path, count: int) -> list[Weights]:
+    """Random models of 0.1M parameters in float32."""
+    from cowest_bench.pocket import language, llama
+
+    shape = llama.Shape(width=64, layers=2, intermediate=168, embedding_std=0.05, final_norm=1.0)
+    made = []
+    for seed in range(count):
+        llama.initialise(seed, shape).save_pretrained(str(folder / str(seed)))
+        language.save_tokenizer(folder / str(seed))
+        made.append(Weights.of(ModelSpec(name=str(folder / str(seed)), dtype="float32")))
+    return made
+
+
+def test_models_stay_loaded_while_their_parameters_fit(tmp_path: Path) -> None:
+    """The least recently used goes first."""
+    a, b, c = pocket_models(tmp_path, 3)
+    size = a.size_on_disk()
+    memory = Memory(bound=round(2.5 * size))
+    first, second = memory.open(a).lm, memory.open(b).lm
+    assert memory.open(a).lm is first
+    assert memory.loaded == (b, a)
+    gone, kept = weakref.ref(second.model), weakref.ref(first.model)
+    del first, second
+    memory.open(c)
+    gc.collect()
+    assert memory.loaded == (a, c)
+    assert gone() is None
+    assert kept() is not None
+
+
+def test_one_model_is_kept_however_large(tmp_path: Path) -> None:
+    a, b = pocket_models(tmp_path, 2)
+    memory = Memory(bound=10)
+    first = memory.open(a).lm
+    assert memory.open(a).lm is first
+    memory.open(b)
+    assert memory.loaded == (b,)
+
+
+def test_many_small_models_fit_in_half_of_what_is_free(tmp_path: Path) -> None:
+    """Four were the limit, whatever their size."""
+    memory = Memory()
+    assert memory.bound == pytest.approx(SHARE_OF_FREE * free_memory(), rel=0.5)
+    for weights in pocket_models(tmp_path, 6):
+        memory.open(weights)
+    assert len(memory.loaded) == 6
+
+
+def test_what_is_evicted_is_freed_although_its_user_lives(tmp_path: Path) -> None:
+    """The engine keeps the models of past evaluations in its contexts."""
+    a, b = pocket_models(tmp_path, 2)
+    memory = Memory(bound=10)
+    past = memory.open(a)
+    model = weakref.ref(past.lm.model)
+    now = memory.open(b)
+    assert memory.loaded == (b,)
+    assert model() is None
+    # Both are used in turn, as by an evaluation: nothing is loaded more than once more.
+    used = past.lm, now.lm
+    assert (past.lm, now.lm) == used
+
+
+def test_forgotten_models_are_freed_even_in_use(tmp_path: Path) -> None:
+    a, b = pocket_models(tmp_path, 2)
+    memory = Memory()
+    lease, other = memory.open(a), memory.open(b)
+    model, kept = weakref.ref(lease.lm.model), other.lm
+    memory.forget(ModelSpec(name=a.path))
+    assert memory.loaded == (b,)
+    assert model() is None
+    again = lease.lm  # loaded anew
+    memory.forget_all_but([ModelSpec(name=a.path)])
+    assert (memory.loaded, lease.lm) == ((a,), again)
+    assert other.lm is not kept
