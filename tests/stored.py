@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cowest_bench.config import ModelSpec
 from cowest_bench.store import Results, Run, SampleScore, content_hash
 from cowest_bench.systems import COLLAB, find_system
 
@@ -97,6 +98,28 @@ def store(
         for i, score in enumerate(scores)
     ]
     return results.write(run, rows)
+
+
+def judge(results: Results, drafts: Run, marks: Scores) -> Run:
+    """Write an evaluator's marks of a run's answers."""
+    model = ModelSpec(name="org/judge")
+    identity = {"models": {"evaluator": {"name": model.name}}, "of": drafts.run_id}
+    run_id = content_hash(identity)
+    roles = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
+    told = {"run_id": run_id, "system": "evaluator", "identity": identity, **roles}
+    known = [mark for mark in marks if mark is not None]
+    told |= {"n_scored": len(known), "score": sum(known) / len(known)}
+    asked = len(marks) // drafts.epochs
+    rows = [
+        SampleScore(
+            *(run_id, i % asked, 1 + i // asked, None, "question", "gold"),
+            draft="x",
+            score=mark,
+            error="no mark" if mark is None else None,
+        )
+        for i, mark in enumerate(marks)
+    ]
+    return results.write(drafts.model_copy(update=told), rows)
 
 
 def _identity(model: Any) -> dict[str, str]:

@@ -24,13 +24,17 @@ from cowest_bench.analysis.feedback import influence
 from cowest_bench.analysis.resampling import rank_intervals
 from cowest_bench.board.snapshot import TEXT_LENGTH, notes, publish
 from cowest_bench.cli import main
-from cowest_bench.config import ModelSpec
 from cowest_bench.gate import baseline
+<<<<<<< HEAD
 from cowest_bench.store import Results, Run, SampleScore, content_hash
+=======
+from cowest_bench.lab.feedback import influence
+from cowest_bench.store import Results, Run
+>>>>>>> board
 from cowest_bench.store.schema import ALPHA, TABLES, TOLERANCE
 from cowest_bench.store.selection import compare_runs
 from tests.conftest import ROOT
-from tests.stored import at, card, random_scores, right, store, tuned
+from tests.stored import at, card, judge, random_scores, right, store, tuned
 
 SYSTEMS = {"weak": 0.5, "strong": 0.4, "collab": 0.7}
 
@@ -357,20 +361,6 @@ def test_a_training_its_steps_and_the_influence_of_its_drafts(results: Results) 
             (row.sample_id, row.epoch) for row in drafts if row.draft and row.score is not None
         }
         assert {(row["sample_id"], row["epoch"]) for row in found} == known
-
-
-def judge(results: Results, drafts: Run, marks: list[float | None]) -> Run:
-    """Write an evaluator's marks of a run's answers."""
-    model = ModelSpec(name="org/judge")
-    identity = {"models": {"evaluator": {"name": model.name}}, "of": drafts.run_id}
-    run_id = content_hash(identity)
-    roles = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
-    told = {"run_id": run_id, "system": "evaluator", "identity": identity, **roles}
-    rows = [
-        SampleScore(run_id, i, 1, None, "question", "gold", draft="x", score=mark)
-        for i, mark in enumerate(marks)
-    ]
-    return results.write(drafts.model_copy(update=told), rows)
 
 
 def test_the_card_names_the_feedback_though_newer_runs_look_the_same(results: Results) -> None:

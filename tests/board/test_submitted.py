@@ -20,7 +20,7 @@ from cowest_bench.board.snapshot import publish
 from cowest_bench.cli import main
 from cowest_bench.store import Results, arrow_schema
 from tests.conftest import ROOT
-from tests.stored import random_scores, right, store, tuned
+from tests.stored import judge, random_scores, right, store, tuned
 
 SUBMITTED = ROOT / "results" / "submitted"
 
@@ -82,6 +82,26 @@ def test_a_run_goes_with_its_training_and_the_scores_of_its_feedback(
     assert "/elsewhere" not in written and "/data" not in written
     (strong,) = [run for run in packed if run.system == "strong" and run.split == "test"]
     assert strong.options == {"seed": 3}
+
+
+def test_the_evaluators_marks_go_along(results: Results, tmp_path: Path) -> None:
+    run = tuned(results)
+    (drafts, alone) = (r for r in results.all_runs() if r.split == "feedback")
+    if drafts.system == "strong":
+        drafts, alone = alone, drafts
+    judged = judge(results, drafts, [0.25] * drafts.n_total)
+    path = results.models / "dpo-1" / "card.json"
+    feedback = {"drafts": drafts.run_id, "alone": alone.run_id, "judged": judged.run_id}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"feedback": feedback}))
+    folder = tmp_path / "submitted"
+    done = submit(results, folder, run.run_id)
+    assert done.exit_code == 0, done.stderr
+    assert {r.run_id for r in Results(folder).all_runs()} == {run.run_id, *feedback.values()}
+    for source in ({"results": results}, {"results": Results(tmp_path), "submitted": folder}):
+        board = publish(target=tmp_path / "board.duckdb", **source)
+        with duckdb.connect(str(board), read_only=True) as db:
+            counts = db.execute("SELECT signal, count(*) FROM influences GROUP BY ALL ORDER BY ALL")
+            assert [signal for signal, _ in counts.fetchall()] == ["evaluator", "logprob", "metric"]
 
 
 def test_a_board_of_reference_results_says_what_one_of_the_runs_says(
@@ -194,6 +214,11 @@ def copied(folder: Path) -> None:
     rewrite(folder, "runs/aaaaaaaaaaaa.json", run_id="aaaaaaaaaaaa")
 
 
+def with_other_identity(folder: Path) -> None:
+    identity = json.loads(first(folder, "runs/*.json").read_text())["identity"]
+    rewrite(folder, "runs/*.json", identity=identity | {"more": 1})
+
+
 def listed(folder: Path, change: Callable[[list[str]], list[str]]) -> None:
     path = folder / "index.jsonl"
     path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
@@ -222,9 +247,10 @@ RELISTED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: rewrite(f, "runs/*.json", schema_version=3),
         "is not a valid run",
     ),
-    "another identity": (
-        lambda f: rewrite(f, "runs/*.json", identity={"data": "x", "models": {"strong": 1}}),
-        "",
+    "another identity": (with_other_identity, "its id is not the hash of its identity"),
+    "models that are not those of its identity": (
+        lambda f: rewrite(f, "runs/*.json", identity={"models": {"evaluator": 1}}),
+        "other models than its identity",
     ),
     "the same run twice": (copied, "it is the same as"),
     "a better score": (lambda f: rewrite(f, "runs/*.json", score=0.99), "its score is 0.99"),

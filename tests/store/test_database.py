@@ -25,15 +25,15 @@ from tests.stored import at, random_scores, right, store, tuned
 
 Rows = list[dict[str, Any]]
 
+#: Of the README.
 QUERIES = (
-    "SELECT domain, system, round(score, 3) AS score, coverage "
-    "FROM leaderboard WHERE control IS NULL ORDER BY domain, score",
-    "SELECT domain, system, helped, hurt, both_right, both_wrong "
-    "FROM helped_hurt WHERE split = 'test' AND control IS NULL ORDER BY domain, system",
-    "SELECT task, sample_id, max(logprob_influence) - min(logprob_influence) AS spread "
-    "FROM preference_candidates GROUP BY ALL ORDER BY spread DESC LIMIT 10",
+    """SELECT domain, system, round(score, 3) AS score, coverage
+    FROM leaderboard WHERE control IS NULL ORDER BY domain, score""",
+    """SELECT domain, system, helped, hurt, both_right, both_wrong
+    FROM helped_hurt WHERE split = 'test' AND control IS NULL ORDER BY domain, system""",
+    """SELECT task, sample_id, max(logprob_influence) - min(logprob_influence) AS spread
+    FROM preference_candidates GROUP BY ALL ORDER BY spread DESC LIMIT 10""",
 )
-"""Of the README."""
 
 
 def rows(results: Results, query: str, *given: object) -> Rows:
