@@ -18,6 +18,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
+from cowest_bench.lab.feedback import influence
 
 from cowest_bench.analysis import stats
 from cowest_bench.analysis.feedback import influence
@@ -25,12 +26,7 @@ from cowest_bench.analysis.resampling import rank_intervals
 from cowest_bench.board.snapshot import TEXT_LENGTH, notes, publish
 from cowest_bench.cli import main
 from cowest_bench.gate import baseline
-<<<<<<< HEAD
-from cowest_bench.store import Results, Run, SampleScore, content_hash
-=======
-from cowest_bench.lab.feedback import influence
 from cowest_bench.store import Results, Run
->>>>>>> board
 from cowest_bench.store.schema import ALPHA, TABLES, TOLERANCE
 from cowest_bench.store.selection import compare_runs
 from tests.conftest import ROOT
