@@ -80,7 +80,7 @@ def test_a_full_disk(endpoint: Endpoint, tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a disk can only be mounted by root")
     try:
-        with pytest.raises(ConfigError, match="cannot be written to .No space left"):
+        with pytest.raises(ConfigError, match="No space left on device"):
             Results(disk).prepare()
         options = ("--tasks", TASK, "--strong", "openai-api/local/s", "--systems", "strong")
         done = cowest("run", *options, "--results", str(disk))

@@ -148,7 +148,7 @@ def test_it_is_swept(package: Package, made: dict[str, Any]) -> None:
 def test_it_is_published_with_its_color_and_calls(package: Package, made: dict[str, Any]) -> None:
     package.cowest("publish")
     with duckdb.connect(str(package.results / "board.duckdb"), read_only=True) as db:
-        color = db.execute("SELECT color FROM systems WHERE name = 'critique'").fetchall()
+        color = db.execute("SELECT color FROM systems WHERE system = 'critique'").fetchall()
         assert color == [("#0072B2",)]
         asked = "SELECT weak_calls, strong_calls FROM runs WHERE system = 'critique' LIMIT 1"
         assert db.execute(asked).fetchall() == [(CALLS["weak"], CALLS["strong"])]
