@@ -13,7 +13,7 @@ import pytest
 
 from cowest_bench.config import ModelSpec, Pairing, Price
 from cowest_bench.lab.evaluate import evaluate
-from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, sft
+from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, specialise
 from cowest_bench.method import Method, cowest
 from cowest_bench.store import Results
 from cowest_bench.tasks import Task, load_task
@@ -93,11 +93,10 @@ def trained_strong(medmcqa: Task, tmp_path_factory: pytest.TempPathFactory) -> M
     rows = medmcqa.on("train").sft_rows() * 4
     for row in rows:
         row["completion"] = [{"role": "assistant", "content": f"Answer: {rng.choice('ABCD')}"}]
-    results = Results(folder)
-    results.prepare()
     settings = SFTSettings(learning_rate=3e-3, epochs=2, batch_size=8, lora=None, **TRAINED)
     texts = [row["prompt"][0]["content"] for row in rows]
-    return sft(make_model(texts, folder / "base", 1), rows, results=results, settings=settings)
+    specialise(make_model(texts, folder / "base", 1), rows, folder / "trained", settings, seed=0)
+    return ModelSpec(name=str(folder / "trained"), dtype="float32")
 
 
 def run_method(task: Task, strong: ModelSpec, results: Results, folder: Path) -> None:
