@@ -202,12 +202,13 @@ def planned(plan: Plan, *, stated: bool = False) -> Planned:
 
     Args:
         plan: What to plan.
-        stated: Whether data that cannot be loaded now is taken as the task's file states it.
+        stated: Whether data that cannot be loaded now is taken as the task's file states it, and a
+            model on a hub that cannot be asked now is planned all the same (for a dry run).
 
     Raises:
         CowestError: See the steps.
     """
-    lab = Planned()
+    lab = Planned(offline=stated)
     for task in plan.loaded(stated=stated):
         for _ in evaluations(plan, task, lab):
             pass

@@ -114,14 +114,14 @@ class SweepPlan:
         names: What each step is called, by its id.
     """
 
-    lab: Planned = field(default_factory=Planned)
+    lab: Planned
     cells: dict[Cell, Evaluate] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
 
 def planned(sweep: Sweep, *, stated: bool = False) -> SweepPlan:
     """Every step of a sweep, none of them made; arguments and errors as for ``plan.planned``."""
-    found = SweepPlan()
+    found = SweepPlan(Planned(offline=stated))
     for i, j in sweep.places():
         plan = sweep.pairing(i, j)
         pairing = f"{sweep.weak_names[i]} + {sweep.strong_names[j]}"

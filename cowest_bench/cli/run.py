@@ -324,7 +324,8 @@ def models_check(name: str, question: str, **given: Any) -> None:
     tokens_in, tokens_out = budget.tokens(output.usage)
     click.echo(f"model        {spec.name}")
     for key, value in {**weights_id(spec), **generation_id(spec), **engine_versions(spec)}.items():
-        click.echo(f"{key:<13}{value}")
+        if value is not None:
+            click.echo(f"{key:<13}{value}")
     if not spec.is_local:
         click.echo(f"reported     {output.model}")
     click.echo(f"answer       {output.completion[:300]!r}")

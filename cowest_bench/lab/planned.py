@@ -12,7 +12,7 @@ from typing import TypeVar
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.lab import Lab
-from cowest_bench.lab.step import Step, origin_of
+from cowest_bench.lab.step import Step, origin_of, unresolved
 from cowest_bench.lab.trainings import Align, Checkpoint
 from cowest_bench.models.budget import price
 from cowest_bench.store import Results
@@ -27,12 +27,16 @@ S = TypeVar("S", bound=Step)
 class Planned(Lab):
     """Notes every step once, in the order in which it can be made.
 
+    Args:
+        offline: Whether models on a hub that cannot be asked now are planned all the same.
+
     Attributes:
         steps: By id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, offline: bool = False) -> None:
         self.steps: dict[str, Step] = {}
+        self._offline = offline
 
     def do(self, step: S) -> S:
         """Check that a step can be made, and note it.
@@ -41,7 +45,11 @@ class Planned(Lab):
             CowestError: If it is known already that it would fail.
         """
         step.check()  # first: a model that is not there has no id
-        self.steps.setdefault(step.id, step)
+        token = unresolved.set(self._offline)
+        try:
+            self.steps.setdefault(step.id, step)
+        finally:
+            unresolved.reset(token)
         return step
 
 

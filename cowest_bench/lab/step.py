@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.models import generation_id, weights_id
 from cowest_bench.store.ids import content_hash
+
+#: Set while a plan is made offline: a hub model whose commit is not known has an id that nothing has.
+unresolved: ContextVar[bool] = ContextVar("unresolved", default=False)
 
 if TYPE_CHECKING:
     from cowest_bench.lab.local import Local
@@ -96,7 +100,9 @@ def origin_of(model: Model) -> ModelSpec:
 
 def weights_of(model: Model) -> dict[str, Any]:
     """What identifies a model's weights: their hash or name, or how they are made."""
-    return weights_id(model) if isinstance(model, ModelSpec) else {"made": model.id}
+    if isinstance(model, ModelSpec):
+        return weights_id(model, resolve=not unresolved.get())
+    return {"made": model.id}
 
 
 def model_id(model: Model) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from cowest_bench.config import ModelSpec, Pairing, Price
-from cowest_bench.lab.train import DPOSettings, Lora, SFTSettings, sft
+from cowest_bench.lab.local import Local
+from cowest_bench.lab.train import specialise
+from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
 from cowest_bench.method import Method, cowest
 from cowest_bench.store import Results
 from cowest_bench.tasks import Task, load_task
@@ -93,11 +95,10 @@ def trained_strong(medmcqa: Task, tmp_path_factory: pytest.TempPathFactory) -> M
     rows = medmcqa.on("train").sft_rows() * 4
     for row in rows:
         row["completion"] = [{"role": "assistant", "content": f"Answer: {rng.choice('ABCD')}"}]
-    results = Results(folder)
-    results.prepare()
     settings = SFTSettings(learning_rate=3e-3, epochs=2, batch_size=8, lora=None, **TRAINED)
     texts = [row["prompt"][0]["content"] for row in rows]
-    return sft(make_model(texts, folder / "base", 1), rows, results=results, settings=settings)
+    specialise(make_model(texts, folder / "base", 1), rows, folder / "trained", settings, seed=0)
+    return ModelSpec(name=str(folder / "trained"), dtype="float32")
 
 
 def run_method(task: Task, strong: ModelSpec, results: Results, folder: Path) -> None:
@@ -105,7 +106,8 @@ def run_method(task: Task, strong: ModelSpec, results: Results, folder: Path) ->
     texts = [message["content"] for row in task.on("train").sft_rows() for message in row["prompt"]]
     weak = make_model(texts, folder / "weak", 0)
     pairing = Pairing(weak=weak, strong=strong)
-    runs = {run.system: run for run in cowest(task, pairing, results=results, method=METHOD)}
+    steps = list(cowest(Local(results), task, pairing, METHOD))
+    runs = {step.system.name: run for step in steps if (run := step.run(results))}
     assert list(runs) == ["weak", "strong", "collab", "collab-tuned"]
     assert all(run.coverage == 1.0 and run.n_total == 24 for run in runs.values())
     assert runs["weak"].weak != weak  # specialised
