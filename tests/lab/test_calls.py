@@ -33,7 +33,7 @@ def gold_answers() -> dict[str, str]:
     return {
         sample.messages[-1]["content"]: sample.accepted[0]
         for split in ("feedback", "dev", "test")
-        for sample in load_task(TASK, split, **OPTIONS).samples  # type: ignore[arg-type]
+        for sample in load_task(TASK, split, **OPTIONS).samples
     }
 
 

@@ -292,7 +292,7 @@ def test_every_setting_of_an_evaluation(tmp_path: Path) -> None:
     task = town(tmp_path)
     before = ids(task)
     given = {"task", "system", "given", "asking"}  # the tests above
-    expected = {"epochs": 2, "graded": True, "control": "shuffled"}
+    expected: dict[str, Any] = {"epochs": 2, "graded": True, "control": "shuffled"}
     assert given | set(expected) == {field.name for field in fields(Evaluate)}
     for name, value in expected.items():
         assert changed(before, ids(task, **{name: value})) == {"collab"}, name

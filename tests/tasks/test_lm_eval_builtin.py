@@ -20,7 +20,7 @@ import datasets
 import pytest
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.models import HFLMProvider
+from cowest_bench.models.local import HFLMProvider
 from cowest_bench.store import Results
 from cowest_bench.tasks import load_tasks, tasks_folder
 from tests.labs import evaluate
