@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
+from cowest_bench.lab.planned import forecast
 from cowest_bench.plan import Plan
 from cowest_bench.store import Results
 from tests.conftest import ROOT, SEED, cowest
@@ -20,7 +20,7 @@ from tests.endpoint import Endpoint
 EXAMPLES = ROOT / "examples"
 
 
-def test_options_have_the_last_word(tmp_path: Path) -> None:
+def test_options_override_the_plan(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(
         "tasks: [a]\nweak: here\nstrong: {name: openai/x, price: {input: 1, output: 2}}\n"
@@ -46,8 +46,8 @@ def test_options_have_the_last_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tasks: [a", "is no YAML"),
-        ("- a", "is no mapping"),
+        ("tasks: [a", "is not valid YAML"),
+        ("- a", "is not a mapping"),
         ("weak: x", "no tasks to run"),
         ("tasks: [a]\nsystem: [weak]", "no field system; did you mean systems"),
         ("tasks: [a]\nepochs: 0", "The plan's epochs is wrong"),
@@ -88,7 +88,7 @@ def test_a_dry_run_needs_neither_network_nor_key(file: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["calls"]["strong"] > 0
-    assert all(cell["questions"] > 0 and cell["basis"] for cell in summary["cells"])
+    assert all(each["samples"] > 0 and each["basis"] for each in summary["evaluations"])
     if file.stem == "paper":
         assert summary["cost"] > 0
         assert set(summary["detectable"]) == {
@@ -105,73 +105,26 @@ def test_a_dry_run_does_not_guess_around_files_that_were_named(tmp_path: Path) -
     assert "There is no readable" in done.stderr
 
 
-def rating(text: str) -> int:
-    """An opinion on an answer that depends on nothing but its words."""
-    return 1 + sum(text.encode()) % 10
+def test_what_is_the_plans_is_no_setting_of_the_method(tmp_path: Path) -> None:
+    """It was accepted there, and overwritten."""
+    for field in ("format: direct", "temperature: 0.1", "epochs: 2"):
+        (tmp_path / "plan.yaml").write_text(f"tasks: [a]\nmethod: {{{field}}}")
+        with pytest.raises(ConfigError, match=f"no field method.{field.split(':')[0]}"):
+            Plan.load(tmp_path / "plan.yaml")
 
 
-def judging(messages: list[dict[str, str]]) -> str:
-    """A judge who keeps to the form."""
-    _, first, second = messages[-1]["content"].split("Answer ")[:3]
-    a, b = rating(first.removeprefix("A:")), rating(second.removeprefix("B:").split("Rate")[0])
-    return f"A coherence={a} agreement={a}; B coherence={b} agreement={b}"
-
-
-def test_a_dry_run_counts_the_calls_that_are_made(
-    weak: ModelSpec, strong: ModelSpec, results: Results, monkeypatch: pytest.MonkeyPatch
+def test_tokens_are_those_of_earlier_runs(
+    results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole method, with an evaluator as feedback, on the first questions of every split."""
-    trained = {"max_length": 192, "gradient_checkpointing": False}
-    method = {
-        "k": 3,
-        "signal": "evaluator",
-        "sft": {"epochs": 1, "lora": None, "learning_rate": 1e-4, **trained},
-        "dpo": {"steps": 2, "eval_steps": 1, "patience": 5, "batch_size": 4, **trained},
-    }
-    with Endpoint(judging) as judge:
-        monkeypatch.setenv("JUDGE_BASE_URL", judge.url)
-        monkeypatch.setenv("JUDGE_API_KEY", "not-a-secret")
-        plan = Plan.load(
-            None,
-            {
-                "tasks": ["cowest_pocket_medical"],
-                "options": {"seed": SEED, "limit": 16},
-                "weak": weak,
-                "strong": strong,
-                "evaluator": {"name": "openai-api/judge/j", "price": {"input": 2, "output": 8}},
-                "systems": ["weak", "strong", "collab", "collab-tuned"],
-                "method": method,
-            },
-        )
-        before = plans.estimate(plan, results)
-        runs = list(plans.run(plan, results))
-    assert [run.system for run in runs] == ["weak", "strong", "collab", "collab-tuned"]
-    planned: Counter[str] = Counter()
-    for cell in before:
-        planned.update(cell.calls)
-    made = Counter(
-        {
-            role: sum(
-                getattr(row, f"{role}_calls")
-                for run in results.all_runs()
-                for row in results.samples(run)
-            )
-            for role in planned
-        }
-    )
-    assert made == planned
-    assert made["evaluator"] == judge.usage["j"]["calls"] == 2 * 3 * 16
-
-    (judged,) = [run for run in results.all_runs() if run.system == "evaluator"]
-    assert judged.evaluator is not None and judged.reported == {"evaluator": [judge.model]}
-    assert judged.metrics["agreement_of_orders"] == 1.0  # this judge has no favourite place
-    rows = results.samples(judged)
-    paid = sum(row.cost or 0 for row in rows)
-    tokens = judge.usage["j"]
-    assert paid == pytest.approx(
-        (2 * tokens["prompt_tokens"] + 8 * tokens["completion_tokens"]) / 1e6
-    )
-    again = plans.estimate(plan, results)
-    measured = [cell for cell in again if cell.system == "evaluator"]
-    assert "as in earlier runs" in measured[0].basis
-    assert measured[0].cost(plan) == pytest.approx(paid)
+    with Endpoint() as endpoint:
+        monkeypatch.setenv("LOCAL_BASE_URL", endpoint.url)
+        monkeypatch.setenv("LOCAL_API_KEY", "not-a-secret")
+        strong = {"name": "openai-api/local/s", "price": {"input": 2, "output": 8}}
+        content = {"tasks": ["cowest_pocket_medical"], "systems": ["strong"], "strong": strong}
+        few = Plan.load(None, content | {"options": {"seed": SEED, "limit": 5}})
+        (run,) = plans.run(few, results)
+        (paid,) = results.columns(run, ("cost",)).to_pydict().values()
+        more = Plan.load(None, content | {"options": {"seed": SEED, "limit": 10}})
+        (left,) = forecast(plans.planned(more).steps.values(), results)
+    assert left.measured and left.basis == "tokens as in earlier runs"
+    assert left.cost == pytest.approx(2 * sum(paid))

@@ -18,7 +18,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
-from cowest_bench.lab.feedback import influence
 
 from cowest_bench.analysis import stats
 from cowest_bench.analysis.feedback import influence

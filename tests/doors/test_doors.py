@@ -13,7 +13,7 @@ import pytest
 from inspect_ai.log import read_eval_log
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.models import HFLMProvider
+from cowest_bench.models.local import HFLMProvider
 from cowest_bench.store import Results, SampleScore
 from cowest_bench.tasks import load_task, tasks_folder
 from tests.conftest import SEED, cowest

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from inspect_ai.model import GenerateConfig, ModelAPI, ModelOutput, get_model, modelapi
 
-from cowest_bench import models
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError
+from cowest_bench.lab import engine
+from cowest_bench.models.local import HFLMProvider
 from cowest_bench.report.results import summarise
 from cowest_bench.store import Results
-from cowest_bench.tasks import load_task
-from tests.conftest import ROOT
+from cowest_bench.tasks import Task, load_task, task, tasks_folder
+from tests.conftest import ROOT, cowest
 from tests.labs import evaluate
 
 TASK = "cowest_pocket_medical"
 
 
-class FailingProvider(models.HFLMProvider):
+class FailingProvider(HFLMProvider):
     """The shipped model, whose service refuses every prompt that mentions option ``A k...``."""
 
     async def generate(
@@ -42,7 +46,7 @@ def test_an_error_is_neither_a_zero_nor_a_gap(
     task = load_task(TASK, "dev", seed=3)
     whole = evaluate(task, "strong", results=results, strong=strong)
     monkeypatch.setattr(
-        models,
+        engine,
         "open_model",
         lambda spec, limits: get_model(f"failing/{spec.path}", dtype="float32"),
     )
@@ -101,3 +105,68 @@ def test_the_example_of_the_readme(
     exec(compile(example, "README.md", "exec"), known)  # noqa: S102 (our own README)
     assert known["run"].score == summary["domains"]["medical"]["collab-tuned"]["score"]
     assert len(results.all_runs()) == before
+
+
+def test_a_changed_filter_scores_recorded_answers_again_and_asks_nobody(
+    strong: ModelSpec, results: Results, tmp_path: Path
+) -> None:
+    """By the next run of the same command, or by ``cowest rescore``."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(tasks_folder() / "pocket", folder)
+    file = folder / "medical.yaml"
+    common = folder / "_pocket.yaml"
+    for path in (file, common):
+        path.write_text(path.read_text().replace("cowest_pocket_medical", "mine"))
+    first = evaluate(mine(folder), "strong", results=results, strong=strong)
+    assert first.score is not None and first.score > 0
+    edited = common.read_text()
+    assert "answer : (\\w+)" in edited
+    common.write_text(edited.replace("answer : (\\w+)", "nothing : (\\w+)"))
+    load_tasks_anew()
+    calls: list[int] = []
+    second = evaluate(
+        mine(folder), "strong", results=results, strong=strong, progress=lambda *_: calls.append(1)
+    )
+    assert (second.run_id, calls, second.score) == (first.run_id, [], 0.0)
+    assert second.score_id != first.score_id and second.data == first.data
+    assert [row.output for row in results.samples(second)] == [
+        row.output for row in results.samples(first)
+    ]
+    common.write_text(edited)
+    done = cowest("rescore", "--results", str(results.root))
+    assert done.returncode == 0, done.stderr
+    assert f"{first.run_id} mine dev strong: 0.000 -> {first.score:.3f}" in done.stdout
+    assert "1 of 1 runs were scored again." in done.stdout
+    (third,) = Results(results.root).all_runs()
+    assert (third.score, third.score_id, third.content) == (
+        first.score,
+        first.score_id,
+        first.content,
+    )
+
+
+def mine(folder: Path) -> Task:
+    return load_task("mine", "dev", seed=3, limit=20, include_path=str(folder))
+
+
+def load_tasks_anew() -> None:
+    """Forget what this process has read of task files."""
+    task._load.cache_clear()
+    task._manager.cache_clear()
+
+
+def test_repeats_and_their_answers_are_on_record(
+    strong: ModelSpec, results: Results, tmp_path: Path
+) -> None:
+    """A task that samples several answers of a sample keeps all of them, to score them again."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(tasks_folder() / "pocket", folder)
+    common = folder / "_pocket.yaml"
+    common.write_text(common.read_text() + "repeats: 3\n")
+    file = folder / "medical.yaml"
+    file.write_text(file.read_text().replace("cowest_pocket_medical", "mine"))
+    run = evaluate(mine(folder), "strong", results=results, strong=strong)
+    rows = results.samples(run)
+    assert {len(json.loads(row.completions or "[]")) for row in rows} == {3}
+    assert {row.strong_calls for row in rows} == {3}
+    assert evaluate(mine(folder), "strong", results=results, strong=strong) == run

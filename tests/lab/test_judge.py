@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from cowest_bench.analysis.feedback import influence
 from cowest_bench.config import Limits, ModelSpec
 from cowest_bench.errors import ModelError
-from cowest_bench.lab.judge import judge, ratings, rubric
+from cowest_bench.lab.judge import ratings, rubric
+from cowest_bench.lab.local import Local
 from cowest_bench.store import Results
 from cowest_bench.tasks import load_task
 from tests.endpoint import Endpoint
-from tests.labs import evaluate
+from tests.labs import cell
 
 JUDGE = ModelSpec(name="openai-api/local/judge")
 WEAK = ModelSpec(name="openai-api/local/weak")
@@ -94,10 +95,11 @@ def test_a_favourite_place_gains_nothing(
 ) -> None:
     endpoint.answer = replies(judgement)  # type: ignore[assignment]
     task = load_task("cowest_pocket_medical", "feedback", seed=3, limit=8)
-    drafts = evaluate(task, "collab", results=results, weak=WEAK, strong=STRONG, epochs=2)
-    alone = evaluate(task, "strong", results=results, strong=STRONG)
-    limits = Limits(retries=1, sample_retries=0)
-    run = judge(task, drafts, alone, JUDGE, results=results, limits=limits)
+    lab = Local(results, limits=Limits(retries=1, sample_retries=0))
+    drafts = lab.do(cell(task, "collab", weak=WEAK, strong=STRONG, epochs=2))
+    alone = lab.do(cell(task, "strong", strong=STRONG))
+    run = lab.judge(drafts, alone, JUDGE).run(results)
+    assert run is not None
     rows = results.samples(run)
     assert [(row.sample_id, row.epoch) for row in rows] == [
         (i, e) for e in (1, 2) for i in range(8)
@@ -110,3 +112,24 @@ def test_a_favourite_place_gains_nothing(
     candidates = influence(rows, [], "evaluator")
     assert len(candidates) == (0 if expected is None else 16)
     assert all(candidate.draft == "answer helpful" for candidate in candidates)
+
+
+def test_only_answers_that_changed_are_judged_again(endpoint: Endpoint, results: Results) -> None:
+    """A refinement that failed at first is judged when it is there; no other rating is bought twice."""
+    endpoint.answer = replies("by words")  # type: ignore[assignment]
+    task = load_task("cowest_pocket_medical", "feedback", seed=3, limit=8)
+    limits = Limits(retries=0, sample_retries=0)
+    failing = task.samples[5].messages[-1]["content"]
+    endpoint.fault = lambda text: (
+        "broken" if text.startswith(failing) and "helpful" in text else None
+    )
+    steps = cell(task, "collab", weak=WEAK, strong=STRONG), cell(task, "strong", strong=STRONG)
+    lab = Local(results, limits=limits)
+    first = lab.judge(lab.do(steps[0]), lab.do(steps[1]), JUDGE).run(results)
+    assert first is not None and first.n_scored == 7
+    endpoint.fault = lambda text: None
+    endpoint.asked.clear()
+    lab = Local(results, limits=limits)
+    second = lab.judge(lab.do(steps[0]), lab.do(steps[1]), JUDGE).run(results)
+    assert second is not None and second.n_scored == 8
+    assert sum("Reference answer" in text for text in endpoint.asked.elements()) == 2  # both orders

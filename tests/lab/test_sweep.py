@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,14 @@ import yaml
 from inspect_ai.event import ModelEvent
 from inspect_ai.log import list_eval_logs, read_eval_log_samples
 
-from cowest_bench import models
 from cowest_bench import sweep as sweeps
 from cowest_bench.errors import ConfigError
 from cowest_bench.lab import workers
 from cowest_bench.pocket import demo as pocket
-from cowest_bench.report import sweep as sweep_report
-from cowest_bench.store import Results, Run, selection
-from cowest_bench.sweep import Key, Outcome, Sweep
-from cowest_bench.systems import system_names
+from cowest_bench.store import Results, selection
+from cowest_bench.sweep import Sweep
 from tests.conftest import SEED, cowest
 from tests.endpoint import Endpoint
-from tests.stored import right, store
 
 MEDICAL, ETHICS = "cowest_pocket_medical", "cowest_pocket_ethics"
 LIMIT = 4
@@ -184,30 +180,47 @@ def test_killed_in_the_middle_it_gives_the_same_numbers(swept: Swept, tmp_path: 
     assert {run.attempts for run in Results(tmp_path).all_runs()} == {1}
 
 
+def damaged(model: Path, folder: Path) -> str:
+    """A copy of a model whose weights end in the middle."""
+    shutil.copytree(model, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return str(folder)
+
+
 @together
-def test_what_fails_is_named_and_the_others_are_done(swept: Swept) -> None:
-    """A weak and a strong model that are not there, beside others that are."""
+def test_what_fails_is_named_and_the_rest_is_made(swept: Swept, tmp_path: Path) -> None:
+    """A weak and a strong model that cannot be loaded, beside others that can."""
     folder = swept[0].root
     content = described(folder, tasks=[MEDICAL])
-    content["weak"] = [content["weak"][0], "./nowhere"]
-    content["strong"] = [content["strong"][0], "./missing"]
+    weak, strong = content["weak"][0], content["strong"][0]
+    content["weak"] = [weak, damaged(Path(weak["name"]), tmp_path / "cut")]
+    content["strong"] = [strong, damaged(Path(strong["name"]), tmp_path / "short")]
     done = cowest(*command(folder, content))
     assert done.returncode == 1
     told = [line for line in done.stderr.splitlines() if line.startswith("Failed: ")]
     assert [line.split(": ")[1] for line in sorted(told)] == [
-        f"missing on {MEDICAL}",
-        f"nowhere + missing on {MEDICAL}",
-        f"nowhere + strong on {MEDICAL}",
-        f"nowhere on {MEDICAL}",
-        f"pocket-weak-32-seed-0 + missing on {MEDICAL}",
+        f"cut + short on {MEDICAL}",
+        f"cut + strong on {MEDICAL}",
+        f"cut on {MEDICAL}",
+        f"pocket-weak-32-seed-0 + short on {MEDICAL}",
+        f"short on {MEDICAL}",
     ]
-    assert any("There is no model folder ./missing" in line for line in told)
-    assert any(f"not tried, since nowhere on {MEDICAL} failed" in line for line in told)
+    assert all("cannot be loaded" in line for line in told)
     summary = json.loads(done.stdout)
     assert [(cell["weak"], cell["strong"]) for cell in summary["matrix"]] == [
         ("pocket-weak-32-seed-0", "strong")
     ]
     assert len(summary["failures"]) == 5
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    content = described(tmp_path, tasks=[MEDICAL])
+    content["weak"].append("./nowhere")
+    done = cowest(*command(tmp_path, content))
+    assert done.returncode == 2
+    assert "There is no model folder ./nowhere" in done.stderr
+    assert not Results(tmp_path).all_runs()
 
 
 # --- the pocket world's ---------------------------------------------------------------------------
@@ -247,45 +260,22 @@ def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> No
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("[rm]*/*")} == made
 
 
-def test_the_demo_is_one_pairing_of_its_sweep(
-    demo: tuple[Results, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tuning included, nothing of it is run again: a sweep goes on from a demo."""
+@pytest.mark.slow
+def test_the_demo_is_one_pairing_of_its_sweep(demo: tuple[Results, dict[str, Any]]) -> None:
+    """Tuning included, nothing of it is left to make: a sweep continues from a demo."""
     results, summary = demo
     sweep = Sweep.load(pocket.write_sweep(SEED, results, domains=("medical",)))
-    monkeypatch.setattr(workers, "tell", lambda *_: None)
-    pairing = {(1, None), (None, 0), (1, 0)}  # the second weak and the first strong model
-    jobs = [job for job in sweeps.jobs(sweep, results) if job.key[1:] in pairing]
-    before = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
-    runs = {system: run for job in jobs for system, run in job.call("worker 1").items()}
-    scores = {system: summary["domains"]["medical"][system]["score"] for system in system_names()}
-    assert {system: run.score for system, run in runs.items()} == pytest.approx(scores)
-    after = {path: path.stat().st_mtime_ns for path in results.root.glob("[rm]*/*")}
-    assert after == before
+    cells = sweeps.planned(sweep).cells  # the second weak and the first strong model
+    mine = {cell[3]: step for cell, step in cells.items() if cell[1] in (1, None) and not cell[2]}
+    assert all(step.is_made(results) for step in mine.values())
+    scores = {name: row["score"] for name, row in summary["domains"]["medical"].items()}
+    runs = {name: step.run(results) for name, step in mine.items()}
+    assert {name: run.score for name, run in runs.items() if run} == {
+        name: pytest.approx(scores[name]) for name in ("weak", "strong", "collab", "collab-tuned")
+    }
 
 
 # --- processes ------------------------------------------------------------------------------------
-
-
-def test_a_model_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one worker: weak models alone, then each strong model with all the weak ones."""
-    content = described(tmp_path, options={"seed": 5, "limit": 1})
-    content["weak"] = content["weak"][:2]
-    sweep = Sweep.model_validate(content)
-    read, loaded = models._read, Counter[str]()
-
-    def counted(path: str, *how: Any) -> Any:
-        loaded[Path(path).name] += 1
-        assert len(models._loaded) <= 2
-        return read(path, *how)
-
-    monkeypatch.setattr(models, "_read", counted)
-    monkeypatch.setattr(models, "_loaded", {})
-    monkeypatch.setattr(workers, "tell", lambda *_: None)
-    for job in sweeps.jobs(sweep, Results(tmp_path)):
-        job.call("worker 1")
-    weak = {Path(spec["name"]).name: 1 + 2 for spec in content["weak"]}
-    assert loaded == {"strong": 1, "strong-early": 1} | weak
 
 
 @pytest.fixture
@@ -339,9 +329,9 @@ def test_a_worker_that_is_killed_takes_only_its_own_job_with_it(
                 os.kill(child, signal.SIGKILL)
         printed, told = process.communicate()
     assert process.returncode == 1
-    assert f"Failed: w on {MEDICAL}: {workers.KILLED}" in told
-    alone = [each["strong"] for each in json.loads(printed)["systems"]]
-    assert sorted(alone) == ["s", "t"]
+    assert f"Failed: w on {MEDICAL}: weak test: {workers.KILLED}" in told
+    made = [(each["system"], each["strong"]) for each in json.loads(printed)["systems"]]
+    assert sorted(made) == [("collab", "s"), ("collab", "t"), ("strong", "s"), ("strong", "t")]
     assert cowest(*arguments).returncode == 0
 
 
@@ -349,106 +339,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-# --- the report -----------------------------------------------------------------------------------
-
-
-def by_hand(results: Results) -> tuple[Sweep, Outcome]:
-    """Two weak models with one strong one in two domains: the first gains, the second hardly differs."""
-    sweep = Sweep(tasks=("a",), weak=("x/w", "x/v"), strong=({"name": "x/s", "price": PRICE},))
-    done: dict[Key, dict[str, Run]] = {}
-    for domain, n in (("a", 200), ("b", 100)):
-
-        def put(key: Key, scores: Sequence[float], system: str, cost: float) -> None:
-            row = {"cost": [cost] * len(scores)}
-            run = store(results, scores, system=system, domain=key[0], row=row, seed=len(done))
-            done.setdefault(key, {})[system] = run
-
-        put((domain, 0, None), right(n // 4, n), "weak", 0)
-        put((domain, 1, None), right(n // 2 + 5, n), "weak", 0)
-        put((domain, None, 0), right(n // 2, n), "strong", 0.002)
-        put((domain, 0, 0), right(n * 9 // 10, n), "collab", 0.003)
-        put((domain, 1, 0), right(n // 2 + 6, n), "collab", 0.004)
-    return sweep, Outcome(done)
-
-
-PRICE = {"input": 1, "output": 2}
-
-
-def test_marks(results: Results) -> None:
-    found = sweep_report.summarise(*by_hand(results), results)
-    assert len(found.gains) == 2 * 3
-    for gain in found.gains:
-        assert gain.significant == (gain.weak == "w")
-        assert gain.undetectable == (gain.weak == "v")
-        assert gain.best_single == ("strong" if gain.weak == "w" else "weak")
-    pooled = next(gain for gain in found.gains if (gain.domain, gain.weak) == ("pooled", "w"))
-    assert pooled.found.difference.value == pytest.approx((80 + 40) / 300)
-    least = min(gain.found.p for gain in found.gains)
-    assert min(gain.found.p_holm for gain in found.gains) == pytest.approx(6 * least, abs=0)
-    surely = replace(pooled, found=replace(pooled.found, detectable=1.0))
-    assert surely.significant and not surely.undetectable
-
-
-def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> None:
-    sweep, outcome = by_hand(results)
-    found = sweep_report.summarise(sweep, outcome, results)
-    assert found.unit == "usd_per_1k"
-    pooled = {
-        (point.system, point.weak): (point.on_front, point.cost)
-        for point in found.points
-        if point.domain == "pooled"
-    }
-    assert pooled == {
-        ("weak", "v"): (True, 0),
-        ("weak", "w"): (False, 0),  # as cheap, and worse
-        ("strong", None): (False, pytest.approx(2)),  # dearer than the better weak one, and worse
-        ("collab", "w"): (True, pytest.approx(3)),
-        ("collab", "v"): (False, pytest.approx(4)),
-    }
-
-
-def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
-    sweep, outcome = by_hand(results)
-    for key, scores in ((("a", None, 0), right(200, 200)), (("b", None, 0), right(100, 100))):
-        outcome.done[key]["strong"] = store(  # the best of all
-            results, scores, system="strong", domain=key[0], row={"cost": [None] * len(scores)}
-        )
-    found = sweep_report.summarise(sweep, outcome, results)
-    (strong,) = [p for p in found.points if (p.domain, p.system) == ("pooled", "strong")]
-    assert not strong.on_front and strong.cost != strong.cost
-    assert sweep_report.as_json(found)["systems"][-1]["cost"] is None
-    assert any("3 systems have no known cost" in line for line in sweep_report.notes(found))
-
-
-def test_errors_are_no_zeros_and_missing_runs_leave_a_cell_empty(results: Results) -> None:
-    sweep, outcome = by_hand(results)
-    scores = [None] * 100 + right(50, 100)  # on those that it has, strong is right in half
-    outcome.done["a", None, 0]["strong"] = store(results, scores, system="strong", domain="a")
-    del outcome.done["b", 1, 0]
-    found = sweep_report.summarise(sweep, outcome, results)
-    cells = {(gain.domain, gain.weak): gain for gain in found.gains}
-    assert set(cells) == {("a", "w"), ("a", "v"), ("b", "w"), ("pooled", "w")}
-    assert cells["a", "w"].found.n == 100
-    assert (
-        cells["a", "v"].best_single == "strong"
-    )  # by the questions that all three have scores for
-    rows = sweep_report.matrix_rows(found)
-    assert [str(row["+ s"]) for row in rows if (row["domain"], row["weak"]) == ("pooled", "v")] == [
-        ""
-    ]
-
-
-def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
-    sweep, outcome = by_hand(results)
-    evil = "a | <img src=x> [y](http://z) @all *"
-    weak = (sweep.weak[0].model_copy(update={"base": evil}), sweep.weak[1])
-    text = sweep_report.markdown(
-        sweep_report.summarise(sweep.model_copy(update={"weak": weak}), outcome, results)
-    )
-    lines = text.splitlines()
-    assert lines[0].count("|") == lines[2].count("|") == 5
-    assert not any(mark in text for mark in ("<img", "](", "@all"))
-    assert "SECRET" not in text
+# --- the file ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -469,7 +360,7 @@ def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
         ),
         ("tasks: [t]\nweak: [a]\nstrong: [b]\nworker: 2", "no field worker"),
         ("tasks: [t]\nweak: [a]\nstrong: [b]\nbudget: lots", "A budget of 'lots'"),
-        ("- a", "is no mapping"),
+        ("- a", "is not a mapping"),
     ],
 )
 def test_a_file_that_is_wrong_says_so_in_a_sentence(
@@ -496,5 +387,5 @@ def late(seconds: float, who: str) -> str:
 def test_what_is_done_is_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     """And not in that in which it was done, so that the same sweep prints the same text."""
     jobs = [workers.Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
-    found = workers.run(jobs, 2, threads=1, log=tmp_path / "log")
+    found = workers.do_jobs(jobs, 2, threads=1, log=tmp_path / "log")
     assert [*found.done] == ["a", "b", "c"]

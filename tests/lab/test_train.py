@@ -19,16 +19,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError, ModelError
 from cowest_bench.lab import train
-from cowest_bench.lab.train import (
-    DPOSettings,
-    Lora,
-    SFTSettings,
-    Trained,
-    TrainingRow,
-    align,
-    merge,
-    specialise,
-)
+from cowest_bench.lab.prefer import TrainingRow
+from cowest_bench.lab.train import Trained, align, merge, specialise
+from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
 from cowest_bench.models import live, local, require_usable, weights_id
 from cowest_bench.models.endpoints import open_model
 from cowest_bench.models.local import HFLMProvider, Settings
