@@ -155,7 +155,7 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
         click.echo(report.as_markdown(summary))
     else:
         console().print(report.as_table(summary))
-        lines = (report.notes, report.seconds_lines, report.error_lines)
+        lines = (report.table_notes, report.seconds_lines, report.error_lines)
         for line in (line for lines_of in lines for line in lines_of(summary)):
             click.echo(printable(line))
         if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):

@@ -114,7 +114,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     else:
         console().print(text_table(report.matrix_rows(found)))
         console().print(text_table(report.front_rows(found)))
-        for line in report.notes(found):
+        for line in report.matrix_notes(found):
             click.echo(line)
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)

@@ -31,7 +31,8 @@ from cowest_bench.report.tables import (
     text_table,
 )
 from cowest_bench.store import Results, Run
-from cowest_bench.store.selection import ANSWERING, Entry, StoredItems, alone, closest_last
+from cowest_bench.store.entry import Entry
+from cowest_bench.store.selection import ANSWERING, StoredItems, alone, closest_last
 from cowest_bench.systems import find_system
 
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
@@ -384,7 +385,7 @@ def as_csv(summary: Mapping[str, Any]) -> str:
     )
 
 
-def notes(summary: Mapping[str, Any]) -> Iterator[str]:
+def table_notes(summary: Mapping[str, Any]) -> Iterator[str]:
     """How the table is to be read, a line each."""
     if any(row.get("best_single") for _, _, row in _lines(summary)):
         yield (

@@ -302,7 +302,7 @@ def front_rows(found: Summary, show: Show = str) -> list[dict[str, str]]:
     ]
 
 
-def notes(found: Summary) -> list[str]:
+def matrix_notes(found: Summary) -> list[str]:
     """How to read the tables, a sentence each."""
     told = {
         "usd_per_1k": "US dollars paid to endpoints per thousand samples",
@@ -324,7 +324,7 @@ def markdown(found: Summary) -> str:
         for row in matrix_rows(found, escaped)
     ]
     tables = [markdown_table(rows) for rows in (matrix, front_rows(found, escaped)) if rows]
-    return "\n\n".join([*tables, "\n".join(f"- {line}" for line in notes(found))])
+    return "\n\n".join([*tables, "\n".join(f"- {line}" for line in matrix_notes(found))])
 
 
 def csv_rows(found: Summary) -> list[dict[str, Any]]:

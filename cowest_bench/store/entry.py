@@ -1,4 +1,4 @@
-"""The leaderboard's noun: a system with its models, whatever checkpoints of them there were."""
+"""What selections and the leaderboard are about: a system with its models, at any checkpoint."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ class Entry:
     def id(self) -> str:
         """Twelve hex digits."""
         return content_hash([self.system, self.weak, self.strong, self.format, self.control])
+
+    @property
+    def models(self) -> str:
+        """``weak-64 + strong``, or the only one."""
+        return " + ".join(name for name in (self.weak, self.strong) if name)

@@ -130,7 +130,8 @@ class Run(BaseModel):
     @property
     def model_ids(self) -> dict[str, Any]:
         """What identifies the model in each role."""
-        return dict(self.identity.get("models", {}))
+        known = self.identity.get("models")
+        return dict(known) if isinstance(known, dict) else {}
 
     @property
     def coverage(self) -> float:

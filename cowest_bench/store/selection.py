@@ -25,6 +25,7 @@ from cowest_bench.analysis import contrasts
 from cowest_bench.analysis.contrasts import Comparison, Items, Pairs
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.errors import ComparisonError, ConfigError, RecordError, printable, suggestion
+from cowest_bench.store.entry import Entry
 from cowest_bench.store.ids import content_hash
 from cowest_bench.store.records import Run
 from cowest_bench.store.results import Results
@@ -38,41 +39,7 @@ SHOWN = 8  # candidates that a sentence lists
 ANSWERING: tuple[Role, ...] = ("weak", "strong")
 
 
-# --- entries --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A system with its models, by the labels that all checkpoints of a model share."""
-
-    system: str
-    weak: str | None
-    strong: str | None
-    format: str | None
-    control: str | None
-
-    @classmethod
-    def of(cls, run: Run) -> Self:
-        """The entry that a run is a checkpoint of."""
-        weak = run.weak.base_label if run.weak else None
-        strong = run.strong.base_label if run.strong else None
-        return cls(run.system, weak, strong, run.format, run.control)
-
-    @property
-    def id(self) -> str:
-        """Twelve hex digits."""
-        return content_hash([self.system, self.weak, self.strong, self.format, self.control])
-
-    @property
-    def models(self) -> str:
-        """``weak-64 + strong``."""
-        return printable(" + ".join(name for name in (self.weak, self.strong) if name))
-
-    def label(self, with_format: bool) -> str:
-        """``collab: weak-64 + strong (shuffled)``, with the format if that is wanted."""
-        text = f"{self.system}: {self.models}" if self.weak and self.strong else self.models
-        notes = [self.format if with_format else None, self.control]
-        return printable(" ".join([text, *(f"({note})" for note in notes if note)]))
+# --- which runs -----------------------------------------------------------------------------------
 
 
 def checkpoints(runs: Sequence[Run]) -> list[list[Run]]:
@@ -81,9 +48,6 @@ def checkpoints(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         found[run.data, Entry.of(run)].append(run)
     return [*found.values()]
-
-
-# --- which runs -----------------------------------------------------------------------------------
 
 
 def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> list[Run]:

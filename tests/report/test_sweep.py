@@ -83,7 +83,7 @@ def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
     (strong,) = [p for p in shown.points if (p.domain, p.system) == ("pooled", "strong")]
     assert not strong.on_front and strong.cost != strong.cost
     assert sweep.as_json(shown)["systems"][-1]["cost"] is None
-    assert any("3 systems have no known cost" in line for line in sweep.notes(shown))
+    assert any("3 systems have no known cost" in line for line in sweep.matrix_notes(shown))
 
 
 def test_errors_are_not_zeros_and_missing_runs_leave_a_cell_empty(results: Results) -> None:

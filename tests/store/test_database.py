@@ -72,7 +72,7 @@ def crowded(results: Results) -> dict[str, Run]:
             scores = random_scores(60, 0.4 + 0.2 * number, 10 + hour)
             made[strong] = store(results, scores, system="strong", created=at(hour), **given)
         for seed, weak in enumerate(("w1", "w2")):
-            alone = [None, *random_scores(59, 0.3 + 0.4 * seed, seed)]
+            alone: list[float | None] = [None, *random_scores(59, 0.3 + 0.4 * seed, seed)]
             made[weak] = store(results, alone, system="weak", weak=f"org/{weak}")
             scores = [*random_scores(60, 0.7, seed), None, *random_scores(59, 0.7, 5)]
             given["weak"] = f"org/{weak}"

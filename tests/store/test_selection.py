@@ -8,7 +8,8 @@ import pytest
 
 from cowest_bench.errors import ConfigError, RecordError
 from cowest_bench.store import Results, Run
-from cowest_bench.store.selection import Entry, StoredItems, alone, select, select_all
+from cowest_bench.store.entry import Entry
+from cowest_bench.store.selection import StoredItems, alone, select, select_all
 from tests.stored import at, damage, right, store
 
 
@@ -58,12 +59,9 @@ def test_formats_and_controls_are_entries_of_their_own(results: Results) -> None
         select(results.all_runs(), "system=collab")
     assert select(results.all_runs(), "format=cot")[0].format == "cot"
     assert select(results.all_runs(), "control=shuffled")[0].control == "shuffled"
-    entries = {Entry.of(run).label(with_format=True) for run in results.all_runs()}
-    assert entries == {
-        "collab: weak-model + strong-model (direct)",
-        "collab: weak-model + strong-model (cot)",
-        "collab: weak-model + strong-model (shuffled)",
-    }
+    entries = {(Entry.of(run).models, run.format, run.control) for run in results.all_runs()}
+    models = "weak-model + strong-model"
+    assert entries == {(models, "direct", None), (models, "cot", None), (models, None, "shuffled")}
 
 
 def test_a_checkpoint_is_looked_for_in_every_data_set(results: Results) -> None:
