@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch first and on its own: whatever comes with it later finds it there and pulls no other build.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo board test test-vllm check format clean
+.PHONY: demo board test test-fast test-vllm check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cowest demo
@@ -15,6 +15,10 @@ board: $(VENV)/.installed-board
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+# Without the tests that train a model, open a browser or kill a process.
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 # vLLM pins other versions, so it lives in an environment of its own; its server is asked over HTTP.
 test-vllm: $(VENV)/.installed-dev $(VENV)-vllm/.installed

@@ -25,17 +25,23 @@ hypothesis.settings.load_profile("shared-machine")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
+SLOW = ("test_serve", "test_gate", "test_train", "test_board_browser", "test_lm_eval_builtin")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that look at the shared demo in one process, so that no other waits for it.
+    """Mark what is slow, and keep the tests of the shared demo in one process.
 
     The longest tests start first, so that they do not run alone at the end.
     """
-    longest = ("test_resume", "test_sweep")
+    longest = ("test_resume", "test_gate", "test_train", "test_sweep")
     items.sort(key=lambda item: [item.path.stem != each for each in longest])
     for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
+        looks_at_demo = "demo" in getattr(item, "fixturenames", ())
+        if looks_at_demo:
             item.add_marker(pytest.mark.xdist_group("demo"))
+        if looks_at_demo or item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def cowest(*arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,7 @@ from cowest_bench.errors import RecordError, redacted
 from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
 from cowest_bench.store.cards import read_card
 from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import LOCAL_OPTIONS, TEXTS, require_usable
+from cowest_bench.store.export import LOCAL_OPTIONS, TEXTS, require_fields
 from cowest_bench.store.results import read_run
 from cowest_bench.store.suites import FILE_NAME
 
@@ -152,7 +152,7 @@ def _index_problems(folder: Path) -> Iterator[str]:
 def _run_problems(results: Results, run_id: str, seen: dict[str, str]) -> Iterator[str]:
     try:
         run = read_run(results.runs / f"{run_id}.json")
-        require_usable(run)
+        require_fields(run)
     except RecordError as error:
         yield str(error).replace(f"{results.root}/", "")
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,6 +24,7 @@ from cowest_bench.lab.step import Model, Models, Step, Training, contents, origi
 from cowest_bench.lab.training import DPOSettings, SFTSettings
 from cowest_bench.models import require_usable, weights_hash
 from cowest_bench.store import Results, content_hash, replaced
+from cowest_bench.store.cards import KINDS, read_card
 from cowest_bench.tasks import Task
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ class _Trained(Training):
         """Where the model lies."""
         return results.models / f"{self.kind}-{self.id}"
 
-    def card(self, results: Results) -> dict[str, Any] | None:
+    def card(self, results: Results) -> Mapping[str, Any] | None:
         """What is known of the finished training."""
-        return read_card(self.folder(results))
+        return finished(self.folder(results))
 
     def start(self, results: Results) -> ModelSpec:
         """The model that it starts from, without an adapter."""
@@ -373,7 +374,7 @@ def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
     if spec.adapter is not None:
         folder = Path(start.path)
         with results.claimed(folder.name):
-            if read_card(folder) is None:
+            if finished(folder) is None:
                 if folder.is_dir():
                     shutil.rmtree(folder)
                 merge(spec, folder)
@@ -390,13 +391,11 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def read_card(folder: Path) -> dict[str, Any] | None:
-    """What is known of a finished training in a folder; None if there is none."""
-    try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return card if isinstance(card, dict) and {"made_from", "content"} <= card.keys() else None
+def finished(folder: Path) -> Mapping[str, Any] | None:
+    """The card of a finished training or merge in a folder; None if there is none."""
+    card = read_card(folder / "card.json", (*KINDS, "merged"))
+    known = card.content if card else {}
+    return known if {"made_from", "content"} <= known.keys() else None
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

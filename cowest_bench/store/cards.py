@@ -6,7 +6,7 @@ A card is found by the name of its folder, because results folders are moved and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path, PurePosixPath
@@ -43,13 +43,13 @@ class Card:
         return {name: run for name, run in given.items() if isinstance(run, str)}
 
 
-def read_card(path: Path) -> Card | None:
-    """The card in a file, None if there is none."""
+def read_card(path: Path, kinds: Collection[str] = KINDS) -> Card | None:
+    """The card in a file; None if there is none, or none of these kinds."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(content, dict) or content.get("kind") not in KINDS:
+    if not isinstance(content, dict) or content.get("kind") not in kinds:
         return None
     return Card(path.parent.name, content["kind"], content, path)
 

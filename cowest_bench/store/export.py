@@ -73,7 +73,7 @@ def finished(folders: Mapping[str, Results], warn: Callable[[str], None]) -> lis
     for source, results in folders.items():
         for run in results.all_runs():
             try:
-                require_usable(run)
+                require_fields(run)
             except RecordError as error:
                 warn(str(error))
             else:
@@ -83,7 +83,7 @@ def finished(folders: Mapping[str, Results], warn: Callable[[str], None]) -> lis
     return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
 
 
-def require_usable(run: Run) -> None:
+def require_fields(run: Run) -> None:
     """Check what the reader of a run does not, and the tables need.
 
     Raises:

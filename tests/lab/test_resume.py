@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,8 @@ import pytest
 from tests.conftest import SEED
 
 SAME = ("domains", "pooled")  # all but the seconds is the same to the last bit
+#: What a demo reports when it begins with something; it is killed right then.
+EVENTS = ("medical: sft", "medical: collab feedback", "medical: dpo", "medical: collab dev")
 
 
 def without_controls(summary: dict[str, Any]) -> dict[str, Any]:
@@ -31,25 +31,33 @@ def without_controls(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def killed_at(event: str, command: list[str]) -> None:
+    """Start a demo, and end it with kill -9 when it reports the event."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stderr is not None
+        reported = next((line for line in run.stderr if line.startswith(event)), None)
+        assert reported is not None, f"it ended before {event}"
+        os.kill(run.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
 @pytest.mark.xdist_group("resume")
-def test_killed_three_times_it_gives_the_same_table(
+def test_killed_at_every_stage_it_gives_the_same_table(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Kill -9 at random moments; the rest gives the table of an undisturbed demo bit for bit."""
+    """In SFT, in feedback, in DPO and between its checkpoints; then it goes on, bit for bit."""
     command = [sys.executable, "-m", "cowest_bench", "demo", "--domain", "medical"]
     command += ["--seed", str(SEED), "--results", str(tmp_path), "--format", "json"]
-    rng = random.Random()  # other moments each time this test is run
-    moments = [rng.uniform(5, 45) for _ in range(3)]
-    for moment in moments:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            time.sleep(moment)
-            os.kill(process.pid, signal.SIGKILL)
+    for event in EVENTS:
+        killed_at(event, command)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     summary = json.loads(done.stdout)
     _, undisturbed = request.getfixturevalue("demo")  # asked for last: it is made meanwhile
-    assert {part: summary[part] for part in SAME} == without_controls(undisturbed), moments
+    assert {part: summary[part] for part in SAME} == without_controls(undisturbed)
     with duckdb.connect(str(tmp_path / "scores.duckdb"), read_only=True) as db:
         twice = "SELECT run_id, sample_id, epoch FROM samples GROUP BY ALL HAVING count(*) > 1"
         assert db.execute(twice).fetchall() == []
-        cells = "SELECT task, split, system, weak_hash, strong_hash, graded FROM runs GROUP BY ALL"
-        assert db.execute(f"{cells} HAVING count(*) > 1").fetchall() == []
+        cells = "SELECT task, split, system, identity FROM runs GROUP BY ALL HAVING count(*) > 1"
+        assert db.execute(cells).fetchall() == []
