@@ -103,7 +103,7 @@ def judge(results: Results, drafts: Run, marks: Scores) -> Run:
     model = ModelSpec(name="org/judge")
     identity = {"models": {"evaluator": {"name": model.name}}, "of": drafts.run_id}
     run_id = content_hash(identity)
-    roles = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
+    roles: dict[str, Any] = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
     told = {"run_id": run_id, "system": "evaluator", "identity": identity, **roles}
     known = [mark for mark in marks if mark is not None]
     told |= {"n_scored": len(known), "score": sum(known) / len(known)}
