@@ -3,7 +3,7 @@
     python benchmarks/board_app.py                       # ten runs of 100,000 rows
     python benchmarks/board_app.py --rows 100000 --seconds 10
 
-It needs a Chromium, as tests/test_board_browser.py does. Overview's queries are asked without Streamlit,
+It needs a Chromium, as tests/board/test_board_browser.py does. Overview's queries are asked without Streamlit,
 of a snapshot that was just opened, and may take 0.1 s of CPU of all threads. First content is the heading,
 of which a page with nothing else is the measure; median of several visits by browsers that have nothing
 cached; it may take 1.5 times as long. When the answer stands there is told beside it. All pages are walked several times, in which

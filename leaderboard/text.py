@@ -1,4 +1,4 @@
-"""Text of others, made safe to look at: nothing in it is markup, and nothing in it is invisible.
+"""Untrusted text, made safe to show: nothing in it is markup, and nothing in it is invisible.
 
 What models and strangers wrote is shown as text. These functions return plain text, or HTML in which
 every character of theirs is escaped; no page shows a raw value in any other way.

@@ -47,14 +47,15 @@ PAGES = {
 }
 """Every page with its heading."""
 
-SETTLED = """() => {
+SETTLED = r"""() => {
     // True for a while, because a click takes a moment to reach the server and come back.
     const app = document.querySelector('[data-testid=stApp]');
     const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')];
     const now = app?.dataset.testScriptState === 'notRunning'
         && app.dataset.testConnectionState === 'CONNECTED'
         && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
-        && charts.every(chart => chart.querySelector('svg .mark-group'));
+        && charts.every(chart => chart.querySelector('svg .mark-group'))
+        && /snapshot [^\n]*$/.test(document.querySelector('[data-testid=stMain]')?.innerText.trimEnd());
     window.settledSince = now ? window.settledSince ?? performance.now() : undefined;
     return now && performance.now() - window.settledSince > 250;
 }"""

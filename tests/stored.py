@@ -105,8 +105,8 @@ def judge(results: Results, drafts: Run, marks: Scores) -> Run:
     model = ModelSpec(name="org/judge")
     identity = {"models": {"evaluator": {"name": model.name}}, "of": drafts.run_id}
     run_id = content_hash(identity)
-    roles = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
-    told: dict[str, Any] = {"run_id": run_id, "system": "evaluator", "identity": identity, **roles}
+    roles: dict[str, Any] = {"weak": None, "strong": None, "evaluator": model, "compared_with": ()}
+    told = {"run_id": run_id, "system": "evaluator", "identity": identity, **roles}
     known = [mark for mark in marks if mark is not None]
     told |= {"n_scored": len(known), "score": sum(known) / len(known)}
     asked = len(marks) // drafts.epochs

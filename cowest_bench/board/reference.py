@@ -1,12 +1,12 @@
-"""The committed reference results: what must hold for their folder.
+"""The committed reference results: their folder, and the checks that it has to pass.
 
     results/submitted/
       runs/ID.json, ID.parquet   test runs; and feedback runs, of which only the scores are kept
       models/NAME/card.json      how the weak models of these runs were trained
       index.jsonl                every file with its sha256, sorted by path
 
-It is a results folder as any other, without what belongs to one machine (paths, logs). Files are only
-ever added (``submission.py``): a number that was published can be traced for good.
+It is an ordinary results folder without local paths and logs. Files are only ever added
+(``submission.py``), so a published number stays traceable.
 """
 
 from __future__ import annotations

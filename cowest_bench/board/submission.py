@@ -39,11 +39,11 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
         results: Where the runs are.
         texts: Which runs, as ``selection.select`` reads them.
         folder: Of the reference results.
-        keep_texts: Whether questions, answers, drafts and messages of errors may be published.
+        keep_texts: Whether questions, answers, drafts and error messages may be published.
 
     Raises:
-        ConfigError: If there are no such runs, they are there already, what they would add is not
-            sound, or the folder is not.
+        ConfigError: If there are no such runs, they are there already, or a check of them or of the
+            folder fails.
     """
     if broken := problems(folder):
         raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")
@@ -68,18 +68,18 @@ def _chosen(stored: Mapping[str, Stored], texts: Sequence[str], folder: Path) ->
     for run in runs:
         if run.split != "test":
             raise ConfigError(
-                f"Run {run.run_id} is of the split {run.split}; submit test runs: the feedback that "
-                "they came from goes along."
+                f"Run {run.run_id} is of the split {run.split}; submit test runs; the feedback that "
+                "they come from is added to them."
             )
         if (folder / "runs" / f"{run.run_id}.json").exists():
             raise ConfigError(
-                f"Run {run.run_id} is in {folder} already, where files never change; leave it out."
+                f"Run {run.run_id} is already in {folder}, where files never change; leave it out."
             )
     return {run.run_id: stored[run.run_id] for run in runs}
 
 
 def _pack_run(each: Stored, target: Results, keep_texts: bool, trained: bool) -> None:
-    """A run without what belongs to this machine, and without a card that is not there."""
+    """A run without local paths, and without a card that does not exist."""
     run, table = cleaned(each.run), _table(each)
     run = run if trained else _without_card(run)
     _write(run, table if keep_texts else _without_texts(table), target)
@@ -112,7 +112,7 @@ def _pack_training(card: Card, stored: Mapping[str, Stored], target: Results) ->
 
 
 def _without_texts(table: Any) -> Any:
-    """Rows whose texts are blank, whose errors say only that, and whose clusters are hashes."""
+    """Rows with blank texts, errors that only say ``error``, and clusters as hashes."""
     labels = table["cluster"].to_pylist()
     kept = {name: table[name] for name in table.column_names if name not in WITH_TEXT}
     kept["error"] = _said(table["error"])
@@ -124,7 +124,7 @@ def _without_texts(table: Any) -> Any:
 
 
 def _said(errors: Any) -> Any:
-    """That there was an error."""
+    """Only that there was an error."""
     return pc.if_else(pc.is_valid(errors), "error", pyarrow.nulls(len(errors), pyarrow.string()))
 
 

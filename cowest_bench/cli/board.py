@@ -1,4 +1,4 @@
-"""Show: ``cowest publish``, ``cowest board`` and ``cowest submit``."""
+"""The leaderboard: ``cowest publish``, ``cowest board`` and ``cowest submit``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import click
 
 from cowest_bench.cli.shared import progress_bars, read_results, results_option
 from cowest_bench.errors import ConfigError, printable
+
+FC = TypeVar("FC", bound=Callable[..., object] | click.Command)
 
 SNAPSHOT = "board.duckdb"  # in the results folder
 SUBMITTED = "submitted"
@@ -21,12 +23,12 @@ PORT = 8501
 texts_option = click.option(
     "--texts/--no-texts",
     default=True,
-    help="Keep questions, answers, drafts, prompts and messages of errors; or only the numbers, for "
-    "data sets that may not be passed on.",
+    help="Keep questions, answers, drafts, prompts and error messages; or only numbers, for data "
+    "that may not be published.",
 )
 
 
-def _folder_option(name: str, default: str, says: str) -> Callable[[Any], Any]:
+def _folder_option(name: str, default: str, says: str) -> Callable[[FC], FC]:
     return click.option(
         f"--{name}",
         type=click.Path(path_type=Path, file_okay=False),
@@ -48,7 +50,7 @@ baselines_option = _folder_option("baselines", "baselines", "Folder of the bless
     "target",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="The snapshot, which is replaced.  [default: board.duckdb in the results folder]",
+    help="The snapshot to write or replace.  [default: board.duckdb in the results folder]",
 )
 @texts_option
 @baselines_option
@@ -56,11 +58,11 @@ baselines_option = _folder_option("baselines", "baselines", "Folder of the bless
 def publish(
     root: Path, target: Path | None, texts: bool, baselines: Path | None, submitted: Path | None
 ) -> None:
-    """Write what the leaderboard shows into one read-only file, a snapshot.
+    """Write everything that the leaderboard shows into one read-only file, a snapshot.
 
-    All finished test runs are in it, the training of their weak models, and the reference results.
-    Whoever reads an older snapshot goes on undisturbed. Runs that cannot be read are left out, and it
-    is said which.
+    It holds all finished test runs, the trainings of their weak models, and the reference results. An
+    open leaderboard switches to it without interruption. Runs that cannot be read are left out and
+    listed.
 
     \b
     Examples:
@@ -106,13 +108,13 @@ def _publish(
     "--snapshot",
     "location",
     metavar="PATH|URL",
-    help="Show this snapshot, a file or a URL, instead of publishing the results first.",
+    help="Show this snapshot (a file or a URL) instead of publishing the results first.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True)
 def board(root: Path, location: str | None, port: int) -> None:
-    """Publish the results and show them in the browser, on this machine only.
+    """Publish the results and serve them on this machine, for a browser.
 
-    While it runs, cowest publish in another terminal is all it takes to show newer results.
+    To show newer results while it runs, type cowest publish in another terminal.
 
     \b
     Examples:
@@ -134,7 +136,7 @@ def board(root: Path, location: str | None, port: int) -> None:
                 f"There is no snapshot {location}; make one with cowest publish --to FILE."
             )
         location = str(Path(location).resolve())
-    click.echo(f"http://127.0.0.1:{port}  (Ctrl+C ends it)", err=True)
+    click.echo(f"http://127.0.0.1:{port}  (Ctrl+C stops it)", err=True)
     sys.stdout.flush()
     command = streamlit_command(app, port)
     os.execve(command[0], command, streamlit_environment(os.environ, location))
@@ -151,13 +153,13 @@ def leaderboard_folder() -> Path:
         if (folder / "app.py").is_file():
             return folder
     raise ConfigError(
-        "The leaderboard's app was not installed with this package; install cowest-bench from its "
-        "wheel or run cowest in a checkout."
+        "The leaderboard's app is not installed; install cowest-bench from its wheel, or run cowest "
+        "in a checkout."
     )
 
 
 def streamlit_command(app: Path, port: int) -> list[str]:
-    """How Streamlit is started: for this machine, without a question, reporting to nobody."""
+    """How Streamlit is started: reachable from this machine only, no prompts, no telemetry."""
     options = {
         "server.address": "127.0.0.1",
         "server.port": port,
@@ -192,9 +194,9 @@ def streamlit_environment(environment: Mapping[str, str], location: str) -> dict
 def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None:
     """Check finished test runs and add them to the reference results, for a pull request.
 
-    RUN is as for cowest compare: the start of a run id, or quoted KEY=VALUE pairs. Names of local
-    folders and the log are left behind. The cards of the trainings go along, and the scores (no texts)
-    of the feedback they came from.
+    RUN is as for cowest compare: the start of a run id, or quoted KEY=VALUE pairs. Local paths and
+    logs are removed. The cards of trainings are added, and the scores (no texts) of the feedback that
+    they used.
 
     \b
     Examples:
@@ -203,7 +205,7 @@ def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None
       cowest submit "system=collab-tuned task=cowest_medmcqa" --no-texts
 
     \b
-    Exit codes: 0 added, 2 no such runs, added before, or not sound.
+    Exit codes: 0 added; 2 no such runs, already added, or a check failed.
     """
     from cowest_bench.board import submission
 
@@ -212,7 +214,7 @@ def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None
         click.echo(f"{path}\t{path.stat().st_size:,} bytes")
     click.echo(
         f"Next: git add {folder}, commit it with the command that made the runs, and open a pull "
-        "request; tests/test_submitted.py checks the folder.",
+        "request; tests/board/test_submitted.py checks the folder.",
         err=True,
     )
 

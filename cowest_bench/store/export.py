@@ -12,6 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -39,6 +40,7 @@ logger = logging.getLogger("cowest_bench")
 
 TEXTS = ("question", "gold", "draft", "output", "completions", "answer", "metrics", "error")
 MOST_NOTES = 200
+MOST_ROWS = 50_000  # that one statement copies, unless a run has more
 HASH_LENGTH = 16  # characters of a cluster's hash
 LOCAL_OPTIONS = ("data", "include_path")  # folders of a machine
 
@@ -146,10 +148,10 @@ class Export:
 
     def add(self, members: Sequence[Stored], place: Place) -> list[Measured]:
         """Add the runs of one data set to ``runs``, ``samples`` and ``gains``."""
-        members = sorted(members, key=lambda each: each.run.run_id)
-        items = {each.run.run_id: read for each in members if (read := self._read(each))}
-        known = [each for each in members if each.run.run_id in items]
-        usage = self._usage([*items])
+        read = {each.run.run_id: self._items(each) for each in members}
+        items = {run_id: found for run_id, found in read.items() if found is not None}
+        known = self._copy([each for each in members if each.run.run_id in items])
+        usage = self._usage([each.run.run_id for each in known])
         newest = {Entry.of(run): run.run_id for run in oldest_first(e.run for e in known)}
         measured = []
         for each in known:
@@ -169,8 +171,8 @@ class Export:
         insert(self.db, "gains", gain_rows(measured))
         return measured
 
-    def _read(self, each: Stored) -> Items | None:
-        """Copy a run's rows and read its scores; None, and a note, if they cannot be read."""
+    def _items(self, each: Stored) -> Items | None:
+        """A run's scores; None, and a note, if they cannot be read."""
         self.tick()
         run_id = each.run.run_id
         try:
@@ -178,34 +180,54 @@ class Export:
             items = selection.items(each.results, each.run)
             if not len(items.keys) or np.isinf(items.scores).any():
                 raise RecordError(f"Run {run_id} has no answers, or infinite scores.")
-            self._copy(each)
         except ComparisonError as error:
             self.warn(str(error))
         except (OSError, ValueError) as error:  # Arrow's are ValueErrors
-            self.warn(f"The rows of run {run_id} cannot be read ({_first_line(error)}).")
-        except duckdb.Error as error:
-            if _is_readable(each):  # then it is the database that cannot be written
-                raise
             self.warn(f"The rows of run {run_id} cannot be read ({_first_line(error)}).")
         else:
             return items
         return None
 
-    def _copy(self, each: Stored) -> None:
-        """Copy a run's rows; DuckDB reads them, so no object is made of a row."""
+    def _copy(self, several: Sequence[Stored]) -> list[Stored]:
+        """Copy the rows of runs, by id; returns those that could be read, and notes the others.
+
+        Raises:
+            duckdb.Error: If the database cannot be written.
+        """
+        copied = []
+        for batch in _batches(sorted(several, key=lambda each: each.run.run_id)):
+            try:
+                self._copy_rows(batch)
+            except duckdb.Error:  # one of them is broken, or the disk is full
+                copied += [each for each in batch if self._copy_one(each)]
+            else:
+                copied += batch
+        return copied
+
+    def _copy_one(self, each: Stored) -> bool:
+        try:
+            self._copy_rows([each])
+        except duckdb.Error as error:
+            if _is_readable(each):
+                raise
+            self.warn(f"The rows of run {each.run.run_id} cannot be read ({_first_line(error)}).")
+            return False
+        return True
+
+    def _copy_rows(self, several: Sequence[Stored]) -> None:
+        """Copy the rows of runs; DuckDB reads them, so no object is made of a row."""
         columns = ", ".join(f"{self._column(name)} AS {name}" for name in TABLES["samples"])
-        path = each.results.runs / f"{each.run.run_id}.parquet"
         self.db.execute(
-            f"INSERT INTO samples SELECT {columns} FROM read_parquet($path) AS given "
-            "ORDER BY epoch, sample_id",
-            {"run_id": each.run.run_id, "path": str(path)},
+            f"INSERT INTO samples SELECT {columns} FROM read_parquet(?, filename => true) AS given "
+            "ORDER BY 1, epoch, sample_id",
+            [[str(_rows_of(each)) for each in several]],
         )
 
     def _column(self, name: str) -> str:
         """How a column of ``samples`` is read."""
         held, longest = f"given.{name}", self.text_length
         if name == "run_id":
-            return "$run_id"
+            return "parse_filename(given.filename, true)"
         if name == "cluster" and longest == 0:
             return f"left(sha256({held}), {HASH_LENGTH})"
         if name == "cluster":
@@ -254,11 +276,27 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
+def _rows_of(each: Stored) -> Path:
+    return each.results.runs / f"{each.run.run_id}.parquet"
+
+
+def _batches(several: Sequence[Stored]) -> list[list[Stored]]:
+    """Runs that are copied by one statement: each takes a flush of the disk, and memory."""
+    batches: list[list[Stored]] = []
+    rows = MOST_ROWS
+    for each in several:
+        rows += each.run.n_total
+        if rows > MOST_ROWS:
+            batches.append([])
+            rows = each.run.n_total
+        batches[-1].append(each)
+    return batches
+
+
 def _is_readable(each: Stored) -> bool:
-    path = each.results.runs / f"{each.run.run_id}.parquet"
     with duckdb.connect() as db:
         try:
-            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [str(path)])
+            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [str(_rows_of(each))])
         except duckdb.Error:
             return False
     return True
@@ -266,8 +304,7 @@ def _is_readable(each: Stored) -> bool:
 
 def _require_columns(each: Stored) -> None:
     """Refuse rows with another schema."""
-    path = each.results.runs / f"{each.run.run_id}.parquet"
-    given, expected = pyarrow.parquet.read_schema(path), arrow_schema()
+    given, expected = pyarrow.parquet.read_schema(_rows_of(each)), arrow_schema()
     for name in TABLES["samples"]:
         if name not in given.names or given.field(name).type != expected.field(name).type:
             raise RecordError(

@@ -74,9 +74,10 @@ def crowded(results: Results) -> dict[str, Run]:
         for seed, weak in enumerate(("w1", "w2")):
             alone: list[float | None] = [None, *random_scores(59, 0.3 + 0.4 * seed, seed)]
             made[weak] = store(results, alone, system="weak", weak=f"org/{weak}")
-            scores = [*random_scores(60, 0.7, seed), None, *random_scores(59, 0.7, 5)]
+            answers: list[float | None] = [*random_scores(60, 0.7, seed)]
+            answers += [None, *random_scores(59, 0.7, 5)]
             given["weak"] = f"org/{weak}"
-            made[weak + strong] = store(results, scores, epochs=2, **given)
+            made[weak + strong] = store(results, answers, epochs=2, **given)
             store(results, random_scores(60, 0.1, seed), control="shuffled", **given)
             store(results, random_scores(60, 0.1, seed), split="dev", data="dev", **given)
             del given["weak"]
