@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DOMAINS = ("medical", "counterfactual", "ethics")
 STRONG = Path(__file__).parent / "strong"
 
-#: What else the same drafts and models can show; see the README's table of controls.
+#: What else the same drafts and models can show; see the table of controls in docs/pocket.md.
 CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
 WIDTHS = (32, 64, 96)  # of the sweep's weak models

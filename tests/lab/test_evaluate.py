@@ -120,8 +120,8 @@ def test_a_changed_filter_scores_recorded_answers_again_and_asks_nobody(
     first = evaluate(mine(folder), "strong", results=results, strong=strong)
     assert first.score is not None and first.score > 0
     edited = common.read_text()
-    assert "answer : (\\w+)" in edited
-    common.write_text(edited.replace("answer : (\\w+)", "nothing : (\\w+)"))
+    assert "answer : " in edited
+    common.write_text(edited.replace("answer : ", "nothing : "))
     load_tasks_anew()
     calls: list[int] = []
     second = evaluate(
