@@ -34,6 +34,7 @@ LIMIT = 4
 ROLES = ("weak", "strong")
 
 together = pytest.mark.xdist_group("sweep")  # they look at one sweep
+pytestmark = pytest.mark.slow
 
 
 def described(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -226,6 +227,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Pat
 # --- the pocket world's ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("pocket-sweep")
 def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> None:
     """In one command, with every weak model trained in every domain (on few rows)."""
@@ -234,6 +236,7 @@ def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> No
     file = pocket.write_sweep(5, results, ("weak", "strong", "collab"))
     content = yaml.safe_load(file.read_text())
     content["options"]["limit"] = 48
+    content["method"]["sft"]["epochs"] = 1
     arguments = command(tmp_path, content)
     foreseen = json.loads(cowest(*arguments, "--dry-run").stdout)
     done = cowest(*arguments)
