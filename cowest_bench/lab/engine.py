@@ -6,7 +6,6 @@ errors, only the answers without a score are asked again.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -256,35 +255,6 @@ def _row(step: Evaluate, specs: Mapping[Role, ModelSpec], sample: EvalSample) ->
         **usage,
     )
     return step.scored(row, sample)
-
-
-def with_scores(row: SampleScore, sample: EvalSample, *, several: bool) -> SampleScore:
-    """The row with an answer and its scores by the task's metrics, if it has any.
-
-    Args:
-        row: Without a score.
-        sample: Of the engine's log.
-        several: Whether the task repeats its samples, so that all completions are kept.
-    """
-    scores = sample.scores or {}
-    metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
-    completions = sample.metadata.get("completions") or []
-    if completions:
-        row = replace(
-            row,
-            output=sample.output.completion,
-            completions=json.dumps(completions) if several else None,
-        )
-    if metric is None:
-        return row
-    return replace(
-        row,
-        answer=metric.answer,
-        score=metric.as_float(),
-        metrics=json.dumps((metric.metadata or {})["metrics"]),
-        gold_logprob=logprob.as_float() if logprob else None,
-        error=None,
-    )
 
 
 def _said(message: str) -> str:

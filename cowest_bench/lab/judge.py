@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from inspect_ai.scorer import Scorer
     from inspect_ai.solver import Solver
 
-    from cowest_bench.lab.local import Local
-
 RATING_TOKENS = 64  # how long a judgement may be
 BEST = 10  # the highest rating
 
@@ -162,17 +160,13 @@ class Judge(Evaluate):
         rows = {(row.sample_id, row.epoch): row for row in results.samples(run)}
         return not self.missing(rows, results)
 
-    def make(self, lab: Local) -> None:
-        """Ask what has no rating yet."""
-        from cowest_bench.lab.engine import complete
-
-        complete(self, lab)
-
     def _judged(self, results: Results) -> dict[Answer, str]:
-        """A hash of both answers, by sample and epoch."""
+        """A hash of what the evaluator is shown of each sample and epoch besides the question."""
         alone = {row.sample_id: row.output for row in self.alone.rows(results)}
         return {
-            (row.sample_id, row.epoch): content_hash([row.output, alone.get(row.sample_id)])
+            (row.sample_id, row.epoch): content_hash(
+                [row.output, alone.get(row.sample_id), row.gold]
+            )
             for row in self.drafts.rows(results)
         }
 

@@ -20,7 +20,16 @@ from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ConfigError, ModelError, RunError
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.prefer import Prefer
-from cowest_bench.lab.step import Model, Models, Step, Training, contents, origin_of, weights_of
+from cowest_bench.lab.step import (
+    Model,
+    Models,
+    Step,
+    TrainedModel,
+    contents,
+    origin_of,
+    trainings,
+    weights_of,
+)
 from cowest_bench.lab.training import DPOSettings, SFTSettings
 from cowest_bench.models import require_usable, weights_hash
 from cowest_bench.store import Results, content_hash, replaced
@@ -33,7 +42,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
-class _Trained(Training):
+class _Training(Step, TrainedModel):
     """What ``sft`` and ``align`` have in common: a folder, a card, and what they start from."""
 
     kind: str
@@ -41,7 +50,7 @@ class _Trained(Training):
     seed: int
 
     @property
-    def origin(self) -> ModelSpec:  # type: ignore[override]
+    def origin(self) -> ModelSpec:
         """The model that a user named."""
         return origin_of(self.model)
 
@@ -114,7 +123,7 @@ class _Trained(Training):
 
 
 @dataclass(frozen=True, eq=False)
-class Sft(_Trained):
+class Sft(_Training):
     """A model specialised on a task's train split.
 
     Attributes:
@@ -135,7 +144,7 @@ class Sft(_Trained):
     @property
     def inputs(self) -> tuple[Step, ...]:
         """The training that made its model, if one did."""
-        return (self.model,) if isinstance(self.model, Training) else ()
+        return trainings(self.models)
 
     @property
     def about(self) -> str:
@@ -183,7 +192,7 @@ class Sft(_Trained):
 
 
 @dataclass(frozen=True, eq=False)
-class Align(_Trained):
+class Align(_Training):
     """A model aligned with preference pairs, as far as that helps the collaboration on dev.
 
     Attributes:
@@ -206,8 +215,7 @@ class Align(_Trained):
     @property
     def inputs(self) -> tuple[Step, ...]:
         """The training that made its model, and the pairs."""
-        made = (self.model,) if isinstance(self.model, Training) else ()
-        return (*made, self.pairs)
+        return (*trainings(self.models), self.pairs)
 
     @property
     def about(self) -> str:
@@ -294,40 +302,22 @@ class Align(_Trained):
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint(Training):
-    """A model in the middle of a training.
-
-    Attributes:
-        of: The training.
-        step: How many steps it was trained.
-        candidate: The model, while the training runs.
-    """
-
-    verb = "checkpoint"
+class Checkpoint(TrainedModel):
+    """A model after some steps of a training; ``candidate`` is there while the training runs."""
 
     of: Align
     step: int
     candidate: ModelSpec | None = None
 
+    @cached_property
+    def id(self) -> str:
+        """Hash of the training and the step."""
+        return content_hash({"verb": "checkpoint", "of": self.of.id, "step": self.step})
+
     @property
-    def origin(self) -> ModelSpec:  # type: ignore[override]
+    def origin(self) -> ModelSpec:
         """The model that a user named."""
         return self.of.origin
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The training and the step."""
-        return {"verb": self.verb, "of": self.of.id, "step": self.step}
-
-    @property
-    def inputs(self) -> tuple[Step, ...]:
-        """The training."""
-        return (self.of,)
-
-    @property
-    def about(self) -> str:
-        """Such as ``dpo step 20``."""
-        return f"{self.of.about} step {self.step}"
 
     def spec(self, results: Results) -> ModelSpec:
         """The candidate."""
@@ -336,18 +326,8 @@ class Checkpoint(Training):
 
     def content(self, results: Results) -> str:
         """Hash of the adapter, and of what it was trained from."""
-        spec = self.spec(results)
-        return content_hash([self.of.made_from(results), weights_hash(Path(str(spec.adapter)))])
-
-    def check(self) -> None:
-        """Nothing but the training can make it."""
-
-    def is_made(self, results: Results) -> bool:
-        """Only while the training runs."""
-        return self.candidate is not None
-
-    def make(self, lab: Local) -> None:
-        """Made by the training alone."""
+        adapter = Path(str(self.spec(results).adapter))
+        return content_hash([self.of.made_from(results), weights_hash(adapter)])
 
 
 # --- folders and cards ----------------------------------------------------------------------------
