@@ -63,7 +63,7 @@ def demo(
     """Run the whole method on the embedded pocket world: no download, no key, no GPU.
 
     A weak model is specialised, drafts for a strong one, and is tuned by what its drafts changed.
-    What is finished is kept: an interrupted demo goes on where it was, a second one answers at once.
+    Finished runs are cached: an interrupted demo resumes, a second one answers at once.
 
     \b
     Examples:
@@ -118,7 +118,7 @@ def price(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 def _role_options(role: str, help: str) -> Callable[[Any], Any]:
-    """What describes the model in a role: its name, adapter, revision, dtype and price."""
+    """The options for the model in a role: its name, adapter, revision, dtype and price."""
     options = (
         click.option(f"--{role}", metavar="MODEL", help=help),
         click.option(f"--{role}-adapter", metavar="DIR", help="LoRA adapter on top of it."),
@@ -154,10 +154,10 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(system_names())}.")
 @click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")))
 @click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
-@click.option("--epochs", type=click.IntRange(1), help="Drafts per question.")
-@click.option("--seed", type=int, help="Of the drafts' sampling, and of training.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
-@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question.")
+@click.option("--epochs", type=click.IntRange(1), help="Drafts per sample.")
+@click.option("--seed", type=int, help="For sampling drafts, and for training.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first samples of each split.")
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each sample.")
 @data_option
 @set_option
 @click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
@@ -165,12 +165,12 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @click.option(
     "--against",
     metavar="NAME",
-    help="Ask only as far as it takes to decide against this baseline; one system only.",
+    help="Stop as soon as the result against this baseline is clear; one system only.",
 )
 @margin_option
 @alpha_option
 @baselines_option
-@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
+@click.option("--dry-run", is_flag=True, help="Print what it would take, without asking any model.")
 @click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
 @results_option
 @format_option
@@ -196,8 +196,8 @@ def run(
 ) -> None:
     """Evaluate systems on tasks, from a plan (a YAML file), options, or both.
 
-    What has been run before is not run again; of a run that ended with errors, only the questions
-    without a score are asked. Options have the last word over the plan.
+    Finished runs are cached; of a run that ended with errors, only the samples without a score are
+    asked again. Options override the plan.
 
     \b
     Examples:
@@ -260,10 +260,10 @@ def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "all_runs", is_flag=True, help="Also where nothing seems to have changed.")
+@click.option("--all", "all_runs", is_flag=True, help="Also runs whose scoring has not changed.")
 @results_option
 def rescore(runs: tuple[str, ...], all_runs: bool, root: Path) -> None:
-    """Score recorded answers again, after a change of a filter or a metric. Nobody is asked.
+    """Score recorded answers again, after a change of a filter or a metric, without any call.
 
     RUN is as for cowest compare; by default, every stored run is looked at.
 

@@ -37,12 +37,12 @@ workers_option = click.option(
 
 @click.command(context_settings={"show_default": True})
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first samples of each split.")
 @data_option
 @set_option
 @click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
 @workers_option
-@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
+@click.option("--dry-run", is_flag=True, help="Print what it would take, without asking any model.")
 @click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
 @results_option
 @format_option
@@ -61,7 +61,7 @@ def sweep(
     """Run weak models x strong models x tasks, from a YAML file, and show what each pairing gains.
 
     The file is a plan in which weak and strong are lists. Each model alone is run once, whatever the
-    number of its pairings. What is finished is kept: the same command again goes on where it was.
+    number of its pairings. Finished runs are cached: the same command again resumes the sweep.
 
     \b
     Examples:
@@ -119,7 +119,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:
-        click.echo("The same command again tries only what failed.", err=True)
+        click.echo("The same command again retries only what failed.", err=True)
         click.get_current_context().exit(1)
 
 

@@ -57,12 +57,10 @@ class Evaluate(Step):
 
     @property
     def models(self) -> Models:
-        """The model in each role of the system."""
         return {role: self.given[role] for role in self.system.roles}
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The trainings that make its models."""
         return trainings(self.models)
 
     @property
@@ -87,7 +85,6 @@ class Evaluate(Step):
 
     @property
     def prompts(self) -> Prompts:
-        """What the models are asked, where the system has an interaction format."""
         return self.task.prompts(self.asking.format)
 
     @cached_property
@@ -98,7 +95,6 @@ class Evaluate(Step):
 
     @property
     def repeats(self) -> int:
-        """How often the system answers before an answer is scored."""
         return self.task.repeats
 
     def calls(self, answers: int) -> dict[Role, int]:
@@ -163,7 +159,6 @@ class Evaluate(Step):
 
     @property
     def score_id(self) -> str:
-        """Hash of how answers are scored."""
         return self.task.score_id
 
     def made_from(self, results: Results) -> dict[str, str]:
@@ -171,7 +166,6 @@ class Evaluate(Step):
         return contents(self.models, results)
 
     def rows(self, results: Results) -> list[SampleScore]:
-        """Its rows, none if there is no run yet."""
         run = self.run(results)
         return results.samples(run) if run else []
 

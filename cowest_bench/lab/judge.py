@@ -81,7 +81,6 @@ class Evaluator(System):
     calls = {"evaluator": 2}  # noqa: RUF012 (never changed)
 
     def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:
-        """The question and both answers in, the ratings out; in both orders."""
         return 2 * (of.prompt + 2 * of.answer), 2 * RATING_TOKENS
 
 
@@ -113,7 +112,6 @@ class Judge(Evaluate):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The two evaluations."""
         return self.drafts, self.alone
 
     @cached_property
@@ -191,13 +189,11 @@ class Judge(Evaluate):
         ]
 
     def solver(self) -> Solver:
-        """Ask the evaluator."""
         from cowest_bench.lab.judging import rate
 
         return rate()
 
     def scorers(self) -> list[Scorer]:
-        """The difference of the ratings."""
         from cowest_bench.lab.judging import rated_influence
 
         return [rated_influence()]
@@ -214,7 +210,6 @@ class Judge(Evaluate):
         return replace(row, score=score.as_float(), metrics=metrics, error=None)
 
     def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
-        """How far the judge can be trusted."""
         orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {

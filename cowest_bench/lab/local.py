@@ -17,14 +17,7 @@ S = TypeVar("S", bound=Step)
 
 
 class Local(Lab):
-    """Makes every step that is not stored, one after the other, in this process.
-
-    Args:
-        results: Where everything is stored.
-        limits: How long to wait for endpoints.
-        budget: What may be spent.
-        progress: Told what is being done, and how far it is.
-    """
+    """Makes every step that is not stored, one after the other, in this process."""
 
     def __init__(
         self,

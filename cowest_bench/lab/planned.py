@@ -29,9 +29,6 @@ class Planned(Lab):
 
     Args:
         offline: Whether models on a hub that cannot be asked now are planned all the same.
-
-    Attributes:
-        steps: By id.
     """
 
     def __init__(self, *, offline: bool = False) -> None:

@@ -14,13 +14,7 @@ from cowest_bench.tasks import Task, load_task
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """What has become of a run.
-
-    Attributes:
-        before: The run as it was.
-        after: The run as it is now; the same one if nothing would have changed.
-        changed: How many of its answers have another score.
-    """
+    """What has become of a run."""
 
     before: Run
     after: Run
@@ -29,11 +23,6 @@ class Rescored:
 
 def rescore(results: Results, runs: list[Run], *, all_runs: bool = False) -> Iterator[Rescored]:
     """Score the recorded answers of runs again, where their tasks score them differently now.
-
-    Args:
-        results: Where the runs are stored.
-        runs: Which ones.
-        all_runs: Also those whose score ids say that nothing changed (a new version of lm-eval, say).
 
     Raises:
         RunError: If a run's samples are no longer those that were answered.

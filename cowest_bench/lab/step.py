@@ -131,5 +131,7 @@ def trainings(models: Models) -> tuple[Step, ...]:
 def contents(models: Models, results: Results) -> dict[str, str]:
     """Content hashes of the trained models by role; the ids of other models say it all."""
     return {
-        role: model.content(results) for role, model in models.items() if isinstance(model, TrainedModel)
+        role: model.content(results)
+        for role, model in models.items()
+        if isinstance(model, TrainedModel)
     }

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError, ModelError, RunError
+from cowest_bench.errors import ModelError, RunError
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.prefer import Prefer
 from cowest_bench.lab.step import (
@@ -47,16 +48,15 @@ class _Training(Step, TrainedModel):
 
     kind: str
     model: Model
+    settings: SFTSettings | DPOSettings
     seed: int
 
     @property
     def origin(self) -> ModelSpec:
-        """The model that a user named."""
         return origin_of(self.model)
 
     @property
     def models(self) -> Models:
-        """The model that is trained."""
         return {"weak": self.model}
 
     def check(self) -> None:
@@ -73,11 +73,9 @@ class _Training(Step, TrainedModel):
         require_usable(self.origin)
 
     def folder(self, results: Results) -> Path:
-        """Where the model lies."""
         return results.models / f"{self.kind}-{self.id}"
 
     def card(self, results: Results) -> Mapping[str, Any] | None:
-        """What is known of the finished training."""
         return finished(self.folder(results))
 
     def start(self, results: Results) -> ModelSpec:
@@ -113,10 +111,11 @@ class _Training(Step, TrainedModel):
             "kind": self.kind,
             "id": self.id,
             "model": weights_of(self.model),
+            "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "made_from": made_from,
             "content": weights_hash(folder),
-            "versions": library_versions(),
+            "versions": {name: version(name) for name in LIBRARIES},
             "seconds": time.monotonic() - started,
         }
         write_card(folder, about | card)
@@ -124,14 +123,7 @@ class _Training(Step, TrainedModel):
 
 @dataclass(frozen=True, eq=False)
 class Sft(_Training):
-    """A model specialised on a task's train split.
-
-    Attributes:
-        model: The model to start from.
-        task: The task on its train split.
-        settings: How to train.
-        seed: Of the adapter's weights and the order of the rows.
-    """
+    """A model specialised on a task's train split."""
 
     verb = "sft"
     kind = "sft"
@@ -143,17 +135,14 @@ class Sft(_Training):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The training that made its model, if one did."""
         return trainings(self.models)
 
     @property
     def about(self) -> str:
-        """What it does."""
         return "sft"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The model, the rows, the settings."""
         return {
             "verb": self.verb,
             "model": weights_of(self.model),
@@ -178,14 +167,12 @@ class Sft(_Training):
         from cowest_bench.lab.train import specialise
 
         rows = self.task.sft_rows()
-        _require(rows, self.about)
         with self._making(lab) as card:
             start = ready(self.start(lab.results), self.model, lab.results)
             trained = specialise(
                 start, rows, self.folder(lab.results), self.settings, self.seed, lab.progress
             )
             card |= {
-                "settings": self.settings.model_dump(mode="json"),
                 "n_rows": len(rows),
                 "history": trained.history,
             }
@@ -214,17 +201,14 @@ class Align(_Training):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The training that made its model, and the pairs."""
         return (*trainings(self.models), self.pairs)
 
     @property
     def about(self) -> str:
-        """What it does."""
         return "dpo"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The model, the pairs, the dev evaluation and how it is scored, the settings."""
         return {
             "verb": self.verb,
             "model": weights_of(self.model),
@@ -271,7 +255,6 @@ class Align(_Training):
         from cowest_bench.lab.train import align
 
         rows = self.pairs.rows(lab.results)
-        _require(rows, self.about)
         with self._making(lab) as card:
             start = ready(self.start(lab.results), self.model, lab.results)
             trained = align(
@@ -284,7 +267,6 @@ class Align(_Training):
                 lab.progress,
             )
             card |= {
-                "settings": self.settings.model_dump(mode="json"),
                 "n_rows": len(rows),
                 "feedback": self.pairs.feedback(),
                 "history": trained.history,
@@ -311,16 +293,13 @@ class Checkpoint(TrainedModel):
 
     @cached_property
     def id(self) -> str:
-        """Hash of the training and the step."""
         return content_hash({"verb": "checkpoint", "of": self.of.id, "step": self.step})
 
     @property
     def origin(self) -> ModelSpec:
-        """The model that a user named."""
         return self.of.origin
 
     def spec(self, results: Results) -> ModelSpec:
-        """The candidate."""
         assert self.candidate is not None
         return self.candidate
 
@@ -364,13 +343,6 @@ def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
     return start
 
 
-def library_versions() -> dict[str, str]:
-    """The libraries that a training's numbers depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in LIBRARIES}
-
-
 def finished(folder: Path) -> Mapping[str, Any] | None:
     """The card of a finished training or merge in a folder; None if there is none."""
     card = read_card(folder / "card.json", (*KINDS, "merged"))
@@ -389,8 +361,3 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     )
     with replaced(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-
-
-def _require(rows: object, what: str) -> None:
-    if not rows:
-        raise ConfigError(f"There is nothing to train on: {what} was given no rows.")

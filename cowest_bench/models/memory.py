@@ -89,7 +89,6 @@ class Memory:
 
     @cached_property
     def bound(self) -> int:
-        """Bytes of parameters that are kept."""
         from cowest_bench.models.hflm import free_memory
 
         given = self._given_bound

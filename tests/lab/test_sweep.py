@@ -388,4 +388,4 @@ def test_what_is_done_is_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     """And not in that in which it was done, so that the same sweep prints the same text."""
     jobs = [workers.Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
     found = workers.do_jobs(jobs, 2, threads=1, log=tmp_path / "log")
-    assert [*found.done] == ["a", "b", "c"]
+    assert [*found] == ["a", "b", "c"]
