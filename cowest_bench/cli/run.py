@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,17 @@ import click
 from cowest_bench.cli.shared import (
     alpha_option,
     baselines_option,
+    budget_option,
     data_option,
+    dry_run_option,
     format_option,
+    go_offline,
     key_values,
+    limit_option,
     margin_option,
     new_results,
     progress_bars,
+    rate_option,
     read_results,
     rebuild,
     results_option,
@@ -156,12 +160,12 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
 @click.option("--epochs", type=click.IntRange(1), help="Drafts per sample.")
 @click.option("--seed", type=int, help="For sampling drafts, and for training.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first samples of each split.")
+@limit_option
 @click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each sample.")
 @data_option
 @set_option
 @click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
-@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@budget_option
 @click.option(
     "--against",
     metavar="NAME",
@@ -170,8 +174,8 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @margin_option
 @alpha_option
 @baselines_option
-@click.option("--dry-run", is_flag=True, help="Print what it would take, without asking any model.")
-@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
+@dry_run_option
+@rate_option
 @results_option
 @format_option
 def run(
@@ -207,8 +211,8 @@ def run(
       cowest run examples/local.yaml --limit 100 --budget 500calls
       cowest run --tasks cowest_pocket_medical --systems weak --weak DIR --against main
     """
-    if dry_run:  # before any library reads it: a plan is made without network
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    if dry_run:
+        go_offline()
     from cowest_bench import plan as plans
     from cowest_bench.gate.baseline import baseline_of
     from cowest_bench.gate.check import Settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cowest_bench.config import Asking, ModelSpec, Role
 from cowest_bench.errors import ConfigError, ModelError, suggestion
 from cowest_bench.lab.rescore import row_scored_again, scored_again
-from cowest_bench.lab.step import Models, Step, contents, model_id, origin_of, trainings
+from cowest_bench.lab.step import Models, Step, contents, model_id, opened, origin_of, trainings
 from cowest_bench.models import engine_versions, require_usable
 from cowest_bench.store import NOT_ASKED, Results, Run, SampleScore
 from cowest_bench.systems import System
@@ -201,10 +201,7 @@ class Evaluate(Step):
 
     def specs(self, results: Results) -> dict[Role, ModelSpec]:
         """The models as they are opened."""
-        return {
-            role: model if isinstance(model, ModelSpec) else model.spec(results)
-            for role, model in self.models.items()
-        }
+        return {role: opened(model, results) for role, model in self.models.items()}
 
     def engine_samples(self, results: Results) -> list[Sample]:
         """The samples as the engine takes them."""

@@ -106,6 +106,11 @@ Model: TypeAlias = ModelSpec | TrainedModel
 Models: TypeAlias = Mapping[Role, Model]
 
 
+def opened(model: Model, results: Results) -> ModelSpec:
+    """The model as it is opened, which a training has made before."""
+    return model if isinstance(model, ModelSpec) else model.spec(results)
+
+
 def origin_of(model: Model) -> ModelSpec:
     """The model as a user named it, whatever it was trained to since."""
     return model if isinstance(model, ModelSpec) else model.origin

@@ -27,6 +27,7 @@ from cowest_bench.lab.step import (
     Step,
     TrainedModel,
     contents,
+    opened,
     origin_of,
     trainings,
     weights_of,
@@ -79,9 +80,33 @@ class _Training(Step, TrainedModel):
         return finished(self.folder(results))
 
     def start(self, results: Results) -> ModelSpec:
-        """The model that it starts from, without an adapter."""
-        spec = self.model if isinstance(self.model, ModelSpec) else self.model.spec(results)
-        return merged_spec(spec, self.model, results)
+        """The model that it starts from; its adapter, if it has one, is merged into the weights.
+
+        What a training adds to, and compares with, would otherwise be the model without the adapter.
+        """
+        spec = opened(self.model, results)
+        if spec.adapter is None:
+            return spec
+        known = content_hash([weights_of(self.model), contents(self.models, results)])
+        changes = {"name": str(results.models / f"merged-{known}"), "adapter": None}
+        return spec.model_copy(update=changes | {"revision": None, "base": spec.base_label})
+
+    def _ready(self, results: Results) -> ModelSpec:
+        """The model that it starts from, merged now unless it was before."""
+        from cowest_bench.lab.train import merge
+
+        start, spec = self.start(results), opened(self.model, results)
+        if spec.adapter is None:
+            return start
+        folder = Path(start.path)
+        with results.claimed(folder.name):
+            if finished(folder) is None:
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+                merge(spec, folder)
+                about = {"kind": "merged", "id": folder.name, "model": weights_of(self.model)}
+                write_card(folder, about | {"made_from": {}, "content": weights_hash(folder)})
+        return start
 
     def is_made(self, results: Results) -> bool:
         """Whether the model is there, and was made from the present results."""
@@ -168,7 +193,7 @@ class Sft(_Training):
 
         rows = self.task.sft_rows()
         with self._making(lab) as card:
-            start = ready(self.start(lab.results), self.model, lab.results)
+            start = self._ready(lab.results)
             trained = specialise(
                 start, rows, self.folder(lab.results), self.settings, self.seed, lab.progress
             )
@@ -256,7 +281,7 @@ class Align(_Training):
 
         rows = self.pairs.rows(lab.results)
         with self._making(lab) as card:
-            start = ready(self.start(lab.results), self.model, lab.results)
+            start = self._ready(lab.results)
             trained = align(
                 start,
                 rows,
@@ -310,37 +335,6 @@ class Checkpoint(TrainedModel):
 
 
 # --- folders and cards ----------------------------------------------------------------------------
-
-
-def merged_spec(spec: ModelSpec, model: Model, results: Results) -> ModelSpec:
-    """The model with its adapter, if it has one, merged into the weights (made by ``ready``).
-
-    A later training starts from there: what it would otherwise add to, and compare with, is the model
-    without the adapter.
-    """
-    if spec.adapter is None:
-        return spec
-    known = content_hash([weights_of(model), contents({"weak": model}, results)])
-    changes = {"name": str(results.models / f"merged-{known}"), "adapter": None, "revision": None}
-    return spec.model_copy(update=changes | {"base": spec.base_label})
-
-
-def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
-    """The model that a training starts from, its adapter merged now if that was not done before."""
-    from cowest_bench.lab.train import merge
-
-    spec = model if isinstance(model, ModelSpec) else model.spec(results)
-    if spec.adapter is not None:
-        folder = Path(start.path)
-        with results.claimed(folder.name):
-            if finished(folder) is None:
-                if folder.is_dir():
-                    shutil.rmtree(folder)
-                merge(spec, folder)
-                content = weights_hash(folder)
-                about = {"kind": "merged", "id": folder.name, "model": weights_of(model)}
-                write_card(folder, about | {"made_from": {}, "content": content})
-    return start
 
 
 def finished(folder: Path) -> Mapping[str, Any] | None:
