@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cowest_bench.analysis.feedback import influence, preference_pairs
@@ -25,32 +25,18 @@ if TYPE_CHECKING:
 
 __version__ = version("cowest-bench")
 
-_HOME = {
-    "Asking": "config",
-    "CowestError": "errors",
-    "DPOSettings": "lab.training",
-    "Limits": "config",
-    "Local": "lab.local",
-    "Lora": "lab.training",
-    "Method": "method",
-    "ModelSpec": "config",
-    "Pairing": "config",
-    "Planned": "lab.planned",
-    "Price": "config",
-    "Results": "store",
-    "Run": "store",
-    "SFTSettings": "lab.training",
-    "SampleScore": "store",
-    "System": "systems",
-    "Task": "tasks",
-    "cowest": "method",
-    "find_system": "systems",
-    "influence": "analysis.feedback",
-    "list_tasks": "tasks",
-    "load_task": "tasks",
-    "preference_pairs": "analysis.feedback",
-    "summarise": "report.results",
-    "validate_task": "tasks",
+_NAMES = {
+    "analysis.feedback": ("influence", "preference_pairs"),
+    "config": ("Asking", "Limits", "ModelSpec", "Pairing", "Price"),
+    "errors": ("CowestError",),
+    "lab.local": ("Local",),
+    "lab.planned": ("Planned",),
+    "lab.training": ("DPOSettings", "Lora", "SFTSettings"),
+    "method": ("Method", "cowest"),
+    "report.results": ("summarise",),
+    "store": ("Results", "Run", "SampleScore"),
+    "systems": ("System", "find_system"),
+    "tasks": ("Task", "list_tasks", "load_task", "validate_task"),
 }
 
 __all__ = [
@@ -83,7 +69,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+def __getattr__(name: str) -> object:
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

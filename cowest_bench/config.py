@@ -17,24 +17,26 @@ DRAFT_TEMPERATURE = 0.7  # drafts are sampled, because k drafts of one sample ha
 Progress = Callable[[str, int, int], None]  # what, how many samples or steps are done, of how many
 
 
-class Price(BaseModel):
-    """US dollars per million tokens."""
+class Frozen(BaseModel):
+    """What a user chooses: it never changes, and an unknown field is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(Frozen):
+    """US dollars per million tokens."""
 
     input: float
     output: float
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Frozen):
     """A model as a user names it.
 
     ``name`` is a name as Inspect writes it (``openai-api/vllm/llama``, ``hf/org/model``) or a local
     folder. A LoRA ``adapter`` is a folder or a hub name and goes on top (of local models and of
     ``vllm/``, which serves base and adapters at once).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     adapter: str | None = None
@@ -85,7 +87,7 @@ class ModelSpec(BaseModel):
         return self.base or self.label
 
 
-class Limits(BaseModel):
+class Limits(Frozen):
     """How long to wait for an endpoint, and what becomes a row with an error.
 
     The engine's own defaults retry a failing call and wait for a hanging one for ever. Here a call is
@@ -95,8 +97,6 @@ class Limits(BaseModel):
     Local models wait for nobody and have no timeout.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     attempt_timeout: int = Field(180, gt=0)
     timeout: int = Field(300, gt=0)
     retries: int = Field(4, ge=0)
@@ -105,10 +105,8 @@ class Limits(BaseModel):
     """Calls to one endpoint at a time; by default the engine adapts it to the endpoint."""
 
 
-class Asking(BaseModel):
+class Asking(Frozen):
     """How samples are asked, beyond what the task says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, lt=2**63)
     """Of sampling, and of training."""
@@ -118,10 +116,8 @@ class Asking(BaseModel):
     """Of drafts; answers are generated with the task's own settings."""
 
 
-class Pairing(BaseModel):
+class Pairing(Frozen):
     """A weak model that drafts and a strong one that refines."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weak: ModelSpec
     strong: ModelSpec

@@ -39,17 +39,14 @@ class Method(PairSettings):
 
     @property
     def judged(self) -> bool:
-        """Whether an evaluator says what a draft has changed."""
         return self.signal == "evaluator"
 
     @property
     def graded(self) -> bool:
-        """Whether the feedback needs log-probabilities of gold answers."""
         return self.signal == "logprob"
 
     @property
     def imitate(self) -> bool:
-        """Whether the best drafts are imitated, without rejected ones."""
         return self.control == "best-draft-sft"
 
     @property

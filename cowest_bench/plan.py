@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from cowest_bench.config import Asking, Limits, ModelSpec, Pairing, Progress, Role
 from cowest_bench.errors import ConfigError, TaskError, suggestion
@@ -34,8 +34,6 @@ from cowest_bench.tasks import Split, Task, load_task, load_tasks, stated_task
 
 class BasePlan(Asking):
     """What is evaluated, with any models; the fields are those of the YAML file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tasks: tuple[str, ...] = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
@@ -94,7 +92,6 @@ class BasePlan(Asking):
 
     @property
     def asking(self) -> Asking:
-        """How samples are asked."""
         return Asking(**{name: getattr(self, name) for name in Asking.model_fields})
 
     def loaded(self, *, stated: bool = False) -> list[Task]:

@@ -106,13 +106,7 @@ def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tupl
 
 @dataclass
 class SweepPlan:
-    """The steps of a sweep.
-
-    Attributes:
-        lab: All of them, each once.
-        cells: The evaluation of every system, task and pairing.
-        names: What each step is called, by its id.
-    """
+    """The steps of a sweep."""
 
     lab: Planned
     cells: dict[Cell, Evaluate] = field(default_factory=dict)
@@ -140,13 +134,7 @@ def planned(sweep: Sweep, *, stated: bool = False) -> SweepPlan:
 
 @dataclass(frozen=True)
 class Swept:
-    """What has become of a sweep.
-
-    Attributes:
-        found: The run of every cell that is there.
-        failed: Why steps were not made, by what they are called.
-        tasks: Names of the tasks, groups expanded.
-    """
+    """What has become of a sweep."""
 
     found: dict[Cell, Run]
     failed: dict[str, str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,17 @@ import click
 from cowest_bench.cli.shared import (
     alpha_option,
     baselines_option,
+    budget_option,
     data_option,
+    dry_run_option,
     format_option,
+    go_offline,
     key_values,
+    limit_option,
     margin_option,
     new_results,
     progress_bars,
+    rate_option,
     read_results,
     rebuild,
     results_option,
@@ -63,7 +67,7 @@ def demo(
     """Run the whole method on the embedded pocket world: no download, no key, no GPU.
 
     A weak model is specialised, drafts for a strong one, and is tuned by what its drafts changed.
-    What is finished is kept: an interrupted demo goes on where it was, a second one answers at once.
+    Finished runs are cached: an interrupted demo resumes, a second one answers at once.
 
     \b
     Examples:
@@ -118,7 +122,7 @@ def price(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 
 
 def _role_options(role: str, help: str) -> Callable[[Any], Any]:
-    """What describes the model in a role: its name, adapter, revision, dtype and price."""
+    """The options for the model in a role: its name, adapter, revision, dtype and price."""
     options = (
         click.option(f"--{role}", metavar="MODEL", help=help),
         click.option(f"--{role}-adapter", metavar="DIR", help="LoRA adapter on top of it."),
@@ -154,24 +158,24 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @click.option("--systems", metavar="NAME[,NAME...]", help=f"Of: {', '.join(system_names())}.")
 @click.option("--split", type=click.Choice(("train", "feedback", "dev", "test")))
 @click.option("--interaction", type=click.Choice(("direct", "knowledge", "cot")), help="The draft.")
-@click.option("--epochs", type=click.IntRange(1), help="Drafts per question.")
-@click.option("--seed", type=int, help="Of the drafts' sampling, and of training.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
-@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each question.")
+@click.option("--epochs", type=click.IntRange(1), help="Drafts per sample.")
+@click.option("--seed", type=int, help="For sampling drafts, and for training.")
+@limit_option
+@click.option("--num-fewshot", type=click.IntRange(0), help="Examples before each sample.")
 @data_option
 @set_option
 @click.option("--tune", is_flag=True, help="Specialise and tune the weak model (the method).")
-@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@budget_option
 @click.option(
     "--against",
     metavar="NAME",
-    help="Ask only as far as it takes to decide against this baseline; one system only.",
+    help="Stop as soon as the result against this baseline is clear; one system only.",
 )
 @margin_option
 @alpha_option
 @baselines_option
-@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
-@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
+@dry_run_option
+@rate_option
 @results_option
 @format_option
 def run(
@@ -196,8 +200,8 @@ def run(
 ) -> None:
     """Evaluate systems on tasks, from a plan (a YAML file), options, or both.
 
-    What has been run before is not run again; of a run that ended with errors, only the questions
-    without a score are asked. Options have the last word over the plan.
+    Finished runs are cached; of a run that ended with errors, only the samples without a score are
+    asked again. Options override the plan.
 
     \b
     Examples:
@@ -207,8 +211,8 @@ def run(
       cowest run examples/local.yaml --limit 100 --budget 500calls
       cowest run --tasks cowest_pocket_medical --systems weak --weak DIR --against main
     """
-    if dry_run:  # before any library reads it: a plan is made without network
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    if dry_run:
+        go_offline()
     from cowest_bench import plan as plans
     from cowest_bench.gate.baseline import baseline_of
     from cowest_bench.gate.check import Settings
@@ -260,10 +264,10 @@ def _model(role: str, given: Mapping[str, Any]) -> dict[str, Any] | str | None:
 
 @click.command()
 @click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--all", "all_runs", is_flag=True, help="Also where nothing seems to have changed.")
+@click.option("--all", "all_runs", is_flag=True, help="Also runs whose scoring has not changed.")
 @results_option
 def rescore(runs: tuple[str, ...], all_runs: bool, root: Path) -> None:
-    """Score recorded answers again, after a change of a filter or a metric. Nobody is asked.
+    """Score recorded answers again, after a change of a filter or a metric, without any call.
 
     RUN is as for cowest compare; by default, every stored run is looked at.
 

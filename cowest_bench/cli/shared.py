@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,6 +45,18 @@ set_option = click.option(
     "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
 )
 
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), help="Only the first samples of each split."
+)
+budget_option = click.option(
+    "--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls."
+)
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Print what it would take, without asking any model."
+)
+rate_option = click.option(
+    "--rate", type=float, default=5.0, help="Calls a second, for the dry run's time."
+)
 margin_option = click.option(
     "--margin",
     type=click.FloatRange(0, 1),
@@ -124,6 +137,11 @@ def warn(sentences: Iterable[str]) -> None:
         if line not in told:
             told.add(line)
             click.echo(f"Warning: {printable(line)}", err=True)
+
+
+def go_offline() -> None:
+    """For a dry run, before any library reads it: a plan is made without network."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
 
 
 def new_results(root: Path) -> Results:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cowest_bench.cli.shared import (
+    budget_option,
     console,
     data_option,
+    dry_run_option,
     format_option,
+    go_offline,
     key_values,
+    limit_option,
     new_results,
     progress_bars,
+    rate_option,
     rebuild,
     results_option,
     set_option,
@@ -37,13 +41,13 @@ workers_option = click.option(
 
 @click.command(context_settings={"show_default": True})
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--limit", type=click.IntRange(1), help="Only the first questions of each split.")
+@limit_option
 @data_option
 @set_option
-@click.option("--budget", metavar="LIMIT", help="Stop before passing it: 20usd or 500calls.")
+@budget_option
 @workers_option
-@click.option("--dry-run", is_flag=True, help="Print what it would take, and ask nobody.")
-@click.option("--rate", type=float, default=5.0, help="Calls a second, for the dry run's time.")
+@dry_run_option
+@rate_option
 @results_option
 @format_option
 def sweep(
@@ -61,7 +65,7 @@ def sweep(
     """Run weak models x strong models x tasks, from a YAML file, and show what each pairing gains.
 
     The file is a plan in which weak and strong are lists. Each model alone is run once, whatever the
-    number of its pairings. What is finished is kept: the same command again goes on where it was.
+    number of its pairings. Finished runs are cached: the same command again resumes the sweep.
 
     \b
     Examples:
@@ -72,8 +76,8 @@ def sweep(
     \b
     Exit codes: 0 all cells are there, 1 some failed (and are named), 2 the command cannot be understood.
     """
-    if dry_run:  # before any library reads it: a plan is made without network
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    if dry_run:
+        go_offline()
     from cowest_bench import sweep as sweeps
     from cowest_bench.lab.planned import forecast
     from cowest_bench.store import Results
@@ -119,7 +123,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:
-        click.echo("The same command again tries only what failed.", err=True)
+        click.echo("The same command again retries only what failed.", err=True)
         click.get_current_context().exit(1)
 
 

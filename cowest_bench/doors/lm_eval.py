@@ -169,11 +169,7 @@ class CowestLM(LM):
         )
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Refused.
-
-        Raises:
-            TaskError: Always.
-        """
+        """Refused."""
         raise TaskError(
             f"Task {requests[0].task_name} compares log-probabilities of given answers; a "
             "collaboration answers in text, so choose a generate_until task."

@@ -6,7 +6,6 @@ errors, only the answers without a score are asked again.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -51,6 +50,7 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
     missing = step.missing(rows, lab.results, only)
     if before is not None and not missing:
         return before
+    record = step.record(lab.results)  # now: another process may train its model again meanwhile
     specs = step.specs(lab.results)
     if lab.budget is not None:
         lab.budget.check(specs)
@@ -74,15 +74,19 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
                 rows[row.sample_id, row.epoch] = row
                 _note_reported(sample, specs, reported)
     ordered = [rows.get(answer) or step.unanswered(answer, only) for answer in step.answers]
-    run = summed_up(
-        step,
-        lab,
-        ordered,
+    scores = [row.score for row in ordered if row.score is not None]
+    run = Run(
+        **record,
+        n_total=len(ordered),
+        n_scored=len(scores),
+        score=sum(scores) / len(scores) if scores else None,
+        metrics=step.metrics(ordered, lab.results),
         reported={role: sorted(names) for role, names in reported.items()},
         attempts=before.attempts + 1 if before else 1,
         seconds=time.monotonic() - started + (before.seconds if before else 0.0),
         log=f"logs/{_log_folder(step, lab)}",
     )
+    run = lab.results.write(run, ordered)
     if lab.budget is not None and lab.budget.exhausted:
         raise BudgetError(
             f"Stopped before passing the budget of {lab.budget}: {lab.budget.spent_calls} calls, "
@@ -90,20 +94,6 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
             "larger budget continues from here."
         )
     return run
-
-
-def summed_up(step: Evaluate, lab: Local, rows: list[SampleScore], **about: Any) -> Run:
-    """Store an evaluation's rows with the run that they make."""
-    scores = [row.score for row in rows if row.score is not None]
-    run = Run(
-        **step.record(lab.results),
-        n_total=len(rows),
-        n_scored=len(scores),
-        score=sum(scores) / len(scores) if scores else None,
-        metrics=step.metrics(rows, lab.results),
-        **about,
-    )
-    return lab.results.write(run, rows)
 
 
 def _stored(step: Evaluate, lab: Local) -> tuple[Run | None, dict[Answer, SampleScore]]:
@@ -256,35 +246,6 @@ def _row(step: Evaluate, specs: Mapping[Role, ModelSpec], sample: EvalSample) ->
         **usage,
     )
     return step.scored(row, sample)
-
-
-def with_scores(row: SampleScore, sample: EvalSample, *, several: bool) -> SampleScore:
-    """The row with an answer and its scores by the task's metrics, if it has any.
-
-    Args:
-        row: Without a score.
-        sample: Of the engine's log.
-        several: Whether the task repeats its samples, so that all completions are kept.
-    """
-    scores = sample.scores or {}
-    metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
-    completions = sample.metadata.get("completions") or []
-    if completions:
-        row = replace(
-            row,
-            output=sample.output.completion,
-            completions=json.dumps(completions) if several else None,
-        )
-    if metric is None:
-        return row
-    return replace(
-        row,
-        answer=metric.answer,
-        score=metric.as_float(),
-        metrics=json.dumps((metric.metadata or {})["metrics"]),
-        gold_logprob=logprob.as_float() if logprob else None,
-        error=None,
-    )
 
 
 def _said(message: str) -> str:

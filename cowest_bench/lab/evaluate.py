@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import Asking, ModelSpec, Role
 from cowest_bench.errors import ConfigError, ModelError, suggestion
-from cowest_bench.lab.step import Models, Step, contents, model_id, origin_of, trained_inputs
+from cowest_bench.lab.rescore import row_scored_again, scored_again
+from cowest_bench.lab.step import Models, Step, contents, model_id, opened, origin_of, trainings
 from cowest_bench.models import engine_versions, require_usable
 from cowest_bench.store import NOT_ASKED, Results, Run, SampleScore
 from cowest_bench.systems import System
@@ -56,13 +57,11 @@ class Evaluate(Step):
 
     @property
     def models(self) -> Models:
-        """The model in each role of the system."""
         return {role: self.given[role] for role in self.system.roles}
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The trainings that make its models."""
-        return trained_inputs(self.models)
+        return trainings(self.models)
 
     @property
     def about(self) -> str:
@@ -86,7 +85,6 @@ class Evaluate(Step):
 
     @property
     def prompts(self) -> Prompts:
-        """What the models are asked, where the system has an interaction format."""
         return self.task.prompts(self.asking.format)
 
     @cached_property
@@ -97,7 +95,6 @@ class Evaluate(Step):
 
     @property
     def repeats(self) -> int:
-        """How often the system answers before an answer is scored."""
         return self.task.repeats
 
     def calls(self, answers: int) -> dict[Role, int]:
@@ -162,7 +159,6 @@ class Evaluate(Step):
 
     @property
     def score_id(self) -> str:
-        """Hash of how answers are scored."""
         return self.task.score_id
 
     def made_from(self, results: Results) -> dict[str, str]:
@@ -170,7 +166,6 @@ class Evaluate(Step):
         return contents(self.models, results)
 
     def rows(self, results: Results) -> list[SampleScore]:
-        """Its rows, none if there is no run yet."""
         run = self.run(results)
         return results.samples(run) if run else []
 
@@ -185,21 +180,28 @@ class Evaluate(Step):
         return [each for each in wanted if each not in rows or rows[each].error]
 
     def make(self, lab: Local) -> None:
-        """Score stored answers again if that has changed, and ask what has no score yet."""
-        from cowest_bench.lab.engine import complete
-        from cowest_bench.lab.rescore import refreshed
+        """Ask all samples that have no score."""
+        self.ask(lab)
 
-        refreshed(self, lab.results)
-        complete(self, lab)
+    def ask(self, lab: Local, only: Collection[int] | None = None) -> Run:
+        """Score stored answers again if the scoring has changed, then ask what has no score.
+
+        Args:
+            lab: Where, and within which limits.
+            only: Ids of the samples that may be asked now; by default all.
+        """
+        from cowest_bench.lab.engine import complete
+
+        run = self.run(lab.results)
+        if run is not None and run.score_id != self.score_id:
+            scored_again(lab.results, run, self.task)
+        return complete(self, lab, only)
 
     # --- what the engine is given ---
 
     def specs(self, results: Results) -> dict[Role, ModelSpec]:
         """The models as they are opened."""
-        return {
-            role: model if isinstance(model, ModelSpec) else model.spec(results)
-            for role, model in self.models.items()
-        }
+        return {role: opened(model, results) for role, model in self.models.items()}
 
     def engine_samples(self, results: Results) -> list[Sample]:
         """The samples as the engine takes them."""
@@ -249,10 +251,26 @@ class Evaluate(Step):
         )
 
     def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
-        """The row with what the scorers found; unchanged if they found nothing."""
-        from cowest_bench.lab.engine import with_scores
-
-        return with_scores(row, sample, several=self.task.repeats > 1)
+        """The row with an answer and its scores by the task's metrics, if it has any."""
+        scores = sample.scores or {}
+        metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
+        completions = sample.metadata.get("completions") or []
+        if completions:
+            several = json.dumps(completions) if self.task.repeats > 1 else None
+            row = replace(row, output=sample.output.completion, completions=several)
+        if metric is None:
+            return row
+        found = metric.metadata or {}
+        row = replace(
+            row,
+            answer=metric.answer,
+            score=metric.as_float(),
+            metrics=json.dumps(found["metrics"]),
+            gold_logprob=logprob.as_float() if logprob else None,
+            error=None,
+        )
+        # An interrupted run may be resumed after a change of its filters.
+        return row if found["score_id"] == self.score_id else row_scored_again(row, self.task)
 
     def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
         """All metrics over the split as lm-eval aggregates them; with several epochs, of the first."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from inspect_ai.scorer import Scorer
     from inspect_ai.solver import Solver
 
-    from cowest_bench.lab.local import Local
-
 RATING_TOKENS = 64  # how long a judgement may be
 BEST = 10  # the highest rating
 
@@ -83,7 +81,6 @@ class Evaluator(System):
     calls = {"evaluator": 2}  # noqa: RUF012 (never changed)
 
     def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:
-        """The question and both answers in, the ratings out; in both orders."""
         return 2 * (of.prompt + 2 * of.answer), 2 * RATING_TOKENS
 
 
@@ -115,7 +112,6 @@ class Judge(Evaluate):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The two evaluations."""
         return self.drafts, self.alone
 
     @cached_property
@@ -162,17 +158,13 @@ class Judge(Evaluate):
         rows = {(row.sample_id, row.epoch): row for row in results.samples(run)}
         return not self.missing(rows, results)
 
-    def make(self, lab: Local) -> None:
-        """Ask what has no rating yet."""
-        from cowest_bench.lab.engine import complete
-
-        complete(self, lab)
-
     def _judged(self, results: Results) -> dict[Answer, str]:
-        """A hash of both answers, by sample and epoch."""
+        """A hash of what the evaluator is shown of each sample and epoch besides the question."""
         alone = {row.sample_id: row.output for row in self.alone.rows(results)}
         return {
-            (row.sample_id, row.epoch): content_hash([row.output, alone.get(row.sample_id)])
+            (row.sample_id, row.epoch): content_hash(
+                [row.output, alone.get(row.sample_id), row.gold]
+            )
             for row in self.drafts.rows(results)
         }
 
@@ -197,13 +189,11 @@ class Judge(Evaluate):
         ]
 
     def solver(self) -> Solver:
-        """Ask the evaluator."""
         from cowest_bench.lab.judging import rate
 
         return rate()
 
     def scorers(self) -> list[Scorer]:
-        """The difference of the ratings."""
         from cowest_bench.lab.judging import rated_influence
 
         return [rated_influence()]
@@ -220,7 +210,6 @@ class Judge(Evaluate):
         return replace(row, score=score.as_float(), metrics=metrics, error=None)
 
     def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
-        """How far the judge can be trusted."""
         orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from cowest_bench.config import Limits, Progress
@@ -16,14 +17,7 @@ S = TypeVar("S", bound=Step)
 
 
 class Local(Lab):
-    """Makes every step that is not stored, one after the other, in this process.
-
-    Args:
-        results: Where everything is stored.
-        limits: How long to wait for endpoints.
-        budget: What may be spent.
-        progress: Told what is being done, and how far it is.
-    """
+    """Makes every step that is not stored, one after the other, in this process."""
 
     def __init__(
         self,
@@ -51,19 +45,20 @@ class Local(Lab):
         if step.id in self._tried:
             return step
         if not step.is_made(self.results):
-            with self.results.claimed(step.claim):
+            with self._claimed(step):
                 if not step.is_made(self.results):
                     step.make(self)
         self._tried.add(step.id)
         return step
 
     def do_part(self, step: Evaluate, only: Collection[int]) -> Run:
-        """Ask only some samples of an evaluation, by their ids; the rest is asked by a later call.
+        """Ask only some samples of an evaluation, by their ids; a later call asks the others.
 
         Raises:
             CowestError: See ``Evaluate``.
         """
-        from cowest_bench.lab.engine import complete
+        with self._claimed(step):
+            return step.ask(self, only)
 
-        with self.results.claimed(step.claim):
-            return complete(step, self, only)
+    def _claimed(self, step: Step) -> AbstractContextManager[None]:
+        return self.results.claimed(f"{step.verb}-{step.id}")

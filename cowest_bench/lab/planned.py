@@ -12,7 +12,7 @@ from typing import TypeVar
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.lab import Lab
-from cowest_bench.lab.step import Step, origin_of, unresolved
+from cowest_bench.lab.step import Step, origin_of, unresolved_models
 from cowest_bench.lab.trainings import Align, Checkpoint
 from cowest_bench.models.budget import price
 from cowest_bench.store import Results
@@ -29,9 +29,6 @@ class Planned(Lab):
 
     Args:
         offline: Whether models on a hub that cannot be asked now are planned all the same.
-
-    Attributes:
-        steps: By id.
     """
 
     def __init__(self, *, offline: bool = False) -> None:
@@ -45,11 +42,8 @@ class Planned(Lab):
             CowestError: If it is known already that it would fail.
         """
         step.check()  # first: a model that is not there has no id
-        token = unresolved.set(self._offline)
-        try:
+        with unresolved_models(self._offline):
             self.steps.setdefault(step.id, step)
-        finally:
-            unresolved.reset(token)
         return step
 
 
@@ -106,7 +100,9 @@ def forecast(steps: Iterable[Step], results: Results) -> list[Forecast]:
     task, system and models; or estimated from the prompts' lengths and the longest answers.
     """
     known = tokens_measured(results)
-    return [_forecast(step, results, known, at_most) for step, at_most in _asking(steps, results)]
+    with unresolved_models():
+        asking = list(_asking(steps, results))
+        return [_forecast(step, results, known, at_most) for step, at_most in asking]
 
 
 def _asking(steps: Iterable[Step], results: Results) -> Iterator[tuple[Evaluate, bool]]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from cowest_bench.analysis.feedback import (
     PreferencePair,
@@ -18,6 +18,7 @@ from cowest_bench.analysis.feedback import (
     influence,
     preference_pairs,
 )
+from cowest_bench.config import Frozen
 from cowest_bench.errors import ConfigError, RunError
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.judge import Judge
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 TrainingRow = dict[str, list[Message]]  # prompt and completion, or prompt, chosen and rejected
 
 
-class PairSettings(BaseModel):
+class PairSettings(Frozen):
     """How drafts become pairs (``analysis.feedback``)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     signal: Signal = "metric"
     """What a draft's influence is measured by; ``logprob`` needs a local strong model."""
@@ -71,17 +70,14 @@ class Prefer(Step):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The evaluations."""
         return (self.drafts, self.alone, *([self.judged] if self.judged else []))
 
     @property
     def about(self) -> str:
-        """What it does."""
         return "preference pairs"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The evaluations, how they were scored, and the settings."""
         return {
             "verb": self.verb,
             "inputs": [step.id for step in self.inputs],
@@ -103,7 +99,6 @@ class Prefer(Step):
             )
 
     def file(self, results: Results) -> Path:
-        """Where the pairs are stored."""
         return results.pairs / f"{self.id}.json"
 
     def rows(self, results: Results) -> list[TrainingRow]:
@@ -112,7 +107,6 @@ class Prefer(Step):
         return list(stored["rows"]) if stored else []
 
     def content(self, results: Results) -> str:
-        """Hash of the rows."""
         return content_hash(self.rows(results))
 
     def feedback(self) -> dict[str, str | None]:
@@ -131,7 +125,6 @@ class Prefer(Step):
         return stored if isinstance(stored, dict) and "rows" in stored else None
 
     def _made_from(self, results: Results) -> list[str | None]:
-        """The contents of the evaluations as they are now."""
         runs = [step.run(results) for step in (self.drafts, self.alone, self.judged) if step]
         return [run.content if run else None for run in runs]
 

@@ -59,7 +59,7 @@ def do_steps(
     if not jobs:
         return {}
     size = min(size, len(jobs))
-    done = workers.do_jobs(
+    return workers.do_jobs(
         jobs,
         size,
         restart=budget is None,  # another process would not know what was spent
@@ -68,7 +68,6 @@ def do_steps(
         log=results.logs / "workers.log",
         environment=environment,
     )
-    return done.failed
 
 
 def work(

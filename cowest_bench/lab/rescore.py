@@ -6,25 +6,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from cowest_bench.errors import RunError, TaskError
 from cowest_bench.store import Results, Run, SampleScore
 from cowest_bench.tasks import Task, load_task
 
-if TYPE_CHECKING:
-    from cowest_bench.lab.evaluate import Evaluate
-
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """What has become of a run.
-
-    Attributes:
-        before: The run as it was.
-        after: The run as it is now; the same one if nothing would have changed.
-        changed: How many of its answers have another score.
-    """
+    """What has become of a run."""
 
     before: Run
     after: Run
@@ -33,11 +23,6 @@ class Rescored:
 
 def rescore(results: Results, runs: list[Run], *, all_runs: bool = False) -> Iterator[Rescored]:
     """Score the recorded answers of runs again, where their tasks score them differently now.
-
-    Args:
-        results: Where the runs are stored.
-        runs: Which ones.
-        all_runs: Also those whose score ids say that nothing changed (a new version of lm-eval, say).
 
     Raises:
         RunError: If a run's samples are no longer those that were answered.
@@ -72,7 +57,7 @@ def task_of(run: Run) -> Task:
 def scored_again(results: Results, run: Run, task: Task) -> Rescored:
     """Score a run's answers by its task as it is now, and store the run."""
     before = results.samples(run)
-    after = [_row(row, task) for row in before]
+    after = [row_scored_again(row, task) for row in before]
     scores = [row.score for row in after if row.score is not None]
     first = [json.loads(row.metrics) for row in after if row.epoch == 1 and row.metrics]
     changed = run.model_copy(
@@ -92,14 +77,7 @@ def scored_again(results: Results, run: Run, task: Task) -> Rescored:
     return Rescored(run, results.write(changed, after), different)
 
 
-def refreshed(step: Evaluate, results: Results) -> None:
-    """Score the stored answers of an evaluation again, if they are there and scored differently."""
-    run = step.run(results)
-    if run is not None and run.score_id != step.score_id:
-        scored_again(results, run, step.task)
-
-
-def _row(row: SampleScore, task: Task) -> SampleScore:
+def row_scored_again(row: SampleScore, task: Task) -> SampleScore:
     """The row with its answer scored again; one without an answer keeps its error."""
     sample = task.samples[row.sample_id]
     row = replace(row, cluster=sample.cluster, gold=sample.target)

@@ -34,14 +34,7 @@ def settings(
     repeats: int = 1,
     formats: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """What the solvers read in a sample's metadata.
-
-    Args:
-        meta: What the task's file says.
-        generation: Generation settings, in lm-eval's names.
-        repeats: How often the question is answered.
-        formats: The interaction formats whose prompts to carry; by default all of the task's.
-    """
+    """What the solvers read in a sample's metadata."""
     known = meta.prompts_by_format
     return {
         "generation": dict(generation),

@@ -24,7 +24,8 @@ def task_metric(task: str, split: Split, options: dict[str, Any]) -> Scorer:
         loaded = load_task(task, split, **options)
         completions = state.metadata.get("completions") or [state.output.completion]
         values, answer = loaded.score(int(state.sample_id), completions)
-        return Score(value=loaded.primary(values), answer=answer, metadata={"metrics": values})
+        how = {"metrics": values, "score_id": loaded.score_id}
+        return Score(value=loaded.primary(values), answer=answer, metadata=how)
 
     return score
 

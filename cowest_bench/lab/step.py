@@ -9,7 +9,8 @@ made again when they have changed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -18,12 +19,22 @@ from cowest_bench.config import ModelSpec, Role
 from cowest_bench.models import generation_id, weights_id
 from cowest_bench.store.ids import content_hash
 
-#: Set while a plan is made offline: a hub model whose commit is not known has an id that nothing has.
-unresolved: ContextVar[bool] = ContextVar("unresolved", default=False)
-
 if TYPE_CHECKING:
     from cowest_bench.lab.local import Local
     from cowest_bench.store import Results
+
+
+_unresolved: ContextVar[bool] = ContextVar("unresolved", default=False)
+
+
+@contextmanager
+def unresolved_models(allowed: bool = True) -> Iterator[None]:
+    """Give a hub model whose commit is not known an id that no stored result has, for a dry run."""
+    token = _unresolved.set(allowed)
+    try:
+        yield
+    finally:
+        _unresolved.reset(token)
 
 
 class Step(ABC):
@@ -52,11 +63,6 @@ class Step(ABC):
         return content_hash(self.identity)
 
     @property
-    def claim(self) -> str:
-        """What only one process at a time may make."""
-        return f"{self.verb}-{self.id}"
-
-    @property
     def models(self) -> Models:
         """The models that it asks or trains, by role."""
         return {}
@@ -74,23 +80,35 @@ class Step(ABC):
         """Make the result, or what is missing of it, and store it."""
 
 
-class Training(Step):
-    """A step that makes a model."""
+class TrainedModel(ABC):
+    """A model that is trained here."""
 
-    origin: ModelSpec
-    """The model that a user named, from which this one descends."""
+    @property
+    @abstractmethod
+    def id(self) -> str:
+        """Hash of how it is made."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> ModelSpec:
+        """The model that a user named, from which this one descends."""
 
     @abstractmethod
     def spec(self, results: Results) -> ModelSpec:
-        """The model that was made."""
+        """The model as it is opened."""
 
     @abstractmethod
     def content(self, results: Results) -> str:
-        """Hash of the weights that were made."""
+        """Hash of the weights, and of what they were trained from."""
 
 
-Model: TypeAlias = ModelSpec | Training
+Model: TypeAlias = ModelSpec | TrainedModel
 Models: TypeAlias = Mapping[Role, Model]
+
+
+def opened(model: Model, results: Results) -> ModelSpec:
+    """The model as it is opened, which a training has made before."""
+    return model if isinstance(model, ModelSpec) else model.spec(results)
 
 
 def origin_of(model: Model) -> ModelSpec:
@@ -101,7 +119,7 @@ def origin_of(model: Model) -> ModelSpec:
 def weights_of(model: Model) -> dict[str, Any]:
     """What identifies a model's weights: their hash or name, or how they are made."""
     if isinstance(model, ModelSpec):
-        return weights_id(model, resolve=not unresolved.get())
+        return weights_id(model, resolve=not _unresolved.get())
     return {"made": model.id}
 
 
@@ -110,15 +128,15 @@ def model_id(model: Model) -> dict[str, Any]:
     return {**weights_of(model), **generation_id(origin_of(model))}
 
 
-def trained_inputs(models: Models) -> tuple[Training, ...]:
-    """The trainings among the models."""
-    return tuple(model for model in models.values() if isinstance(model, Training))
+def trainings(models: Models) -> tuple[Step, ...]:
+    """The steps that make the models."""
+    return tuple(model for model in models.values() if isinstance(model, Step))
 
 
 def contents(models: Models, results: Results) -> dict[str, str]:
-    """Content hashes of the trained models by role; of models named by a user the id says it all."""
+    """Content hashes of the trained models by role; the ids of other models say it all."""
     return {
         role: model.content(results)
         for role, model in models.items()
-        if isinstance(model, Training)
+        if isinstance(model, TrainedModel)
     }

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cowest_bench.config import Frozen
 
 
-class Lora(BaseModel):
+class Lora(Frozen):
     """A low-rank adapter on all linear layers (Hu et al., 2022)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
 
 
-class SFTSettings(BaseModel):
+class SFTSettings(Frozen):
     """Supervised fine-tuning on prompt-completion rows; the loss is on the completion."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: float = 2e-4
     epochs: float = 3
@@ -27,15 +25,13 @@ class SFTSettings(BaseModel):
     gradient_checkpointing: bool = True
 
 
-class DPOSettings(BaseModel):
+class DPOSettings(Frozen):
     """Direct preference optimisation (Rafailov et al., 2023) with a LoRA adapter.
 
     ``loss_type`` names losses of trl; the ``sft`` term keeps the chosen drafts likely. Every
     ``eval_steps`` the adapter is scored on the dev split, and training ends after ``patience``
     scores without a new best one.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: float = 5e-5
     steps: int = Field(60, ge=1)

@@ -13,14 +13,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError, ModelError, RunError
+from cowest_bench.errors import ModelError, RunError
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.prefer import Prefer
-from cowest_bench.lab.step import Model, Models, Step, Training, contents, origin_of, weights_of
+from cowest_bench.lab.step import (
+    Model,
+    Models,
+    Step,
+    TrainedModel,
+    contents,
+    opened,
+    origin_of,
+    trainings,
+    weights_of,
+)
 from cowest_bench.lab.training import DPOSettings, SFTSettings
 from cowest_bench.models import require_usable, weights_hash
 from cowest_bench.store import Results, content_hash, replaced
@@ -33,21 +44,20 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
-class _Trained(Training):
+class _Training(Step, TrainedModel):
     """What ``sft`` and ``align`` have in common: a folder, a card, and what they start from."""
 
     kind: str
     model: Model
+    settings: SFTSettings | DPOSettings
     seed: int
 
     @property
-    def origin(self) -> ModelSpec:  # type: ignore[override]
-        """The model that a user named."""
+    def origin(self) -> ModelSpec:
         return origin_of(self.model)
 
     @property
     def models(self) -> Models:
-        """The model that is trained."""
         return {"weak": self.model}
 
     def check(self) -> None:
@@ -64,17 +74,39 @@ class _Trained(Training):
         require_usable(self.origin)
 
     def folder(self, results: Results) -> Path:
-        """Where the model lies."""
         return results.models / f"{self.kind}-{self.id}"
 
     def card(self, results: Results) -> Mapping[str, Any] | None:
-        """What is known of the finished training."""
         return finished(self.folder(results))
 
     def start(self, results: Results) -> ModelSpec:
-        """The model that it starts from, without an adapter."""
-        spec = self.model if isinstance(self.model, ModelSpec) else self.model.spec(results)
-        return merged_spec(spec, self.model, results)
+        """The model that it starts from; its adapter, if it has one, is merged into the weights.
+
+        What a training adds to, and compares with, would otherwise be the model without the adapter.
+        """
+        spec = opened(self.model, results)
+        if spec.adapter is None:
+            return spec
+        known = content_hash([weights_of(self.model), contents(self.models, results)])
+        changes = {"name": str(results.models / f"merged-{known}"), "adapter": None}
+        return spec.model_copy(update=changes | {"revision": None, "base": spec.base_label})
+
+    def _ready(self, results: Results) -> ModelSpec:
+        """The model that it starts from, merged now unless it was before."""
+        from cowest_bench.lab.train import merge
+
+        start, spec = self.start(results), opened(self.model, results)
+        if spec.adapter is None:
+            return start
+        folder = Path(start.path)
+        with results.claimed(folder.name):
+            if finished(folder) is None:
+                if folder.is_dir():
+                    shutil.rmtree(folder)
+                merge(spec, folder)
+                about = {"kind": "merged", "id": folder.name, "model": weights_of(self.model)}
+                write_card(folder, about | {"made_from": {}, "content": weights_hash(folder)})
+        return start
 
     def is_made(self, results: Results) -> bool:
         """Whether the model is there, and was made from the present results."""
@@ -104,25 +136,19 @@ class _Trained(Training):
             "kind": self.kind,
             "id": self.id,
             "model": weights_of(self.model),
+            "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "made_from": made_from,
             "content": weights_hash(folder),
-            "versions": library_versions(),
+            "versions": {name: version(name) for name in LIBRARIES},
             "seconds": time.monotonic() - started,
         }
         write_card(folder, about | card)
 
 
 @dataclass(frozen=True, eq=False)
-class Sft(_Trained):
-    """A model specialised on a task's train split.
-
-    Attributes:
-        model: The model to start from.
-        task: The task on its train split.
-        settings: How to train.
-        seed: Of the adapter's weights and the order of the rows.
-    """
+class Sft(_Training):
+    """A model specialised on a task's train split."""
 
     verb = "sft"
     kind = "sft"
@@ -134,17 +160,14 @@ class Sft(_Trained):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The training that made its model, if one did."""
-        return (self.model,) if isinstance(self.model, Training) else ()
+        return trainings(self.models)
 
     @property
     def about(self) -> str:
-        """What it does."""
         return "sft"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The model, the rows, the settings."""
         return {
             "verb": self.verb,
             "model": weights_of(self.model),
@@ -169,21 +192,19 @@ class Sft(_Trained):
         from cowest_bench.lab.train import specialise
 
         rows = self.task.sft_rows()
-        _require(rows, self.about)
         with self._making(lab) as card:
-            start = ready(self.start(lab.results), self.model, lab.results)
+            start = self._ready(lab.results)
             trained = specialise(
                 start, rows, self.folder(lab.results), self.settings, self.seed, lab.progress
             )
             card |= {
-                "settings": self.settings.model_dump(mode="json"),
                 "n_rows": len(rows),
                 "history": trained.history,
             }
 
 
 @dataclass(frozen=True, eq=False)
-class Align(_Trained):
+class Align(_Training):
     """A model aligned with preference pairs, as far as that helps the collaboration on dev.
 
     Attributes:
@@ -205,18 +226,14 @@ class Align(_Trained):
 
     @property
     def inputs(self) -> tuple[Step, ...]:
-        """The training that made its model, and the pairs."""
-        made = (self.model,) if isinstance(self.model, Training) else ()
-        return (*made, self.pairs)
+        return (*trainings(self.models), self.pairs)
 
     @property
     def about(self) -> str:
-        """What it does."""
         return "dpo"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The model, the pairs, the dev evaluation and how it is scored, the settings."""
         return {
             "verb": self.verb,
             "model": weights_of(self.model),
@@ -263,9 +280,8 @@ class Align(_Trained):
         from cowest_bench.lab.train import align
 
         rows = self.pairs.rows(lab.results)
-        _require(rows, self.about)
         with self._making(lab) as card:
-            start = ready(self.start(lab.results), self.model, lab.results)
+            start = self._ready(lab.results)
             trained = align(
                 start,
                 rows,
@@ -276,7 +292,6 @@ class Align(_Trained):
                 lab.progress,
             )
             card |= {
-                "settings": self.settings.model_dump(mode="json"),
                 "n_rows": len(rows),
                 "feedback": self.pairs.feedback(),
                 "history": trained.history,
@@ -294,101 +309,32 @@ class Align(_Trained):
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpoint(Training):
-    """A model in the middle of a training.
-
-    Attributes:
-        of: The training.
-        step: How many steps it was trained.
-        candidate: The model, while the training runs.
-    """
-
-    verb = "checkpoint"
+class Checkpoint(TrainedModel):
+    """A model after some steps of a training; ``candidate`` is there while the training runs."""
 
     of: Align
     step: int
     candidate: ModelSpec | None = None
 
+    @cached_property
+    def id(self) -> str:
+        return content_hash({"verb": "checkpoint", "of": self.of.id, "step": self.step})
+
     @property
-    def origin(self) -> ModelSpec:  # type: ignore[override]
-        """The model that a user named."""
+    def origin(self) -> ModelSpec:
         return self.of.origin
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The training and the step."""
-        return {"verb": self.verb, "of": self.of.id, "step": self.step}
-
-    @property
-    def inputs(self) -> tuple[Step, ...]:
-        """The training."""
-        return (self.of,)
-
-    @property
-    def about(self) -> str:
-        """Such as ``dpo step 20``."""
-        return f"{self.of.about} step {self.step}"
-
     def spec(self, results: Results) -> ModelSpec:
-        """The candidate."""
         assert self.candidate is not None
         return self.candidate
 
     def content(self, results: Results) -> str:
         """Hash of the adapter, and of what it was trained from."""
-        spec = self.spec(results)
-        return content_hash([self.of.made_from(results), weights_hash(Path(str(spec.adapter)))])
-
-    def check(self) -> None:
-        """Nothing but the training can make it."""
-
-    def is_made(self, results: Results) -> bool:
-        """Only while the training runs."""
-        return self.candidate is not None
-
-    def make(self, lab: Local) -> None:
-        """Made by the training alone."""
+        adapter = Path(str(self.spec(results).adapter))
+        return content_hash([self.of.made_from(results), weights_hash(adapter)])
 
 
 # --- folders and cards ----------------------------------------------------------------------------
-
-
-def merged_spec(spec: ModelSpec, model: Model, results: Results) -> ModelSpec:
-    """The model with its adapter, if it has one, merged into the weights (made by ``ready``).
-
-    A later training starts from there: what it would otherwise add to, and compare with, is the model
-    without the adapter.
-    """
-    if spec.adapter is None:
-        return spec
-    known = content_hash([weights_of(model), contents({"weak": model}, results)])
-    changes = {"name": str(results.models / f"merged-{known}"), "adapter": None, "revision": None}
-    return spec.model_copy(update=changes | {"base": spec.base_label})
-
-
-def ready(start: ModelSpec, model: Model, results: Results) -> ModelSpec:
-    """The model that a training starts from, its adapter merged now if that was not done before."""
-    from cowest_bench.lab.train import merge
-
-    spec = model if isinstance(model, ModelSpec) else model.spec(results)
-    if spec.adapter is not None:
-        folder = Path(start.path)
-        with results.claimed(folder.name):
-            if finished(folder) is None:
-                if folder.is_dir():
-                    shutil.rmtree(folder)
-                merge(spec, folder)
-                content = weights_hash(folder)
-                about = {"kind": "merged", "id": folder.name, "model": weights_of(model)}
-                write_card(folder, about | {"made_from": {}, "content": content})
-    return start
-
-
-def library_versions() -> dict[str, str]:
-    """The libraries that a training's numbers depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in LIBRARIES}
 
 
 def finished(folder: Path) -> Mapping[str, Any] | None:
@@ -409,8 +355,3 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
     )
     with replaced(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-
-
-def _require(rows: object, what: str) -> None:
-    if not rows:
-        raise ConfigError(f"There is nothing to train on: {what} was given no rows.")

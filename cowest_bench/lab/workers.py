@@ -12,17 +12,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from cowest_bench.errors import BudgetError, CowestError
 
-Key = TypeVar("Key", bound=Hashable)
 Made = TypeVar("Made")
 Parameters = ParamSpec("Parameters")
 
@@ -157,7 +156,7 @@ KILLED = "a worker process was killed, probably out of memory"
 
 
 @dataclass(frozen=True)
-class Job(Generic[Key, Made]):
+class Job:
     """A piece of work for one worker.
 
     Attributes:
@@ -167,27 +166,14 @@ class Job(Generic[Key, Made]):
         needs: Keys of the jobs that have to be done before.
     """
 
-    key: Key
+    key: str
     name: str
-    call: Callable[[str], Made]
-    needs: frozenset[Key] = frozenset()
-
-
-@dataclass(frozen=True)
-class Done(Generic[Key, Made]):
-    """The results of jobs, in the order of the jobs.
-
-    Attributes:
-        done: What the calls returned.
-        failed: For the others, why they have no result, in a sentence.
-    """
-
-    done: dict[Key, Made]
-    failed: dict[Key, str]
+    call: Callable[[str], object]
+    needs: frozenset[str] = frozenset()
 
 
 def do_jobs(
-    jobs: Sequence[Job[Key, Made]],
+    jobs: Sequence[Job],
     size: int,
     *,
     threads: int,
@@ -195,8 +181,8 @@ def do_jobs(
     restart: bool = True,
     progress: WorkerProgress | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Done[Key, Made]:
-    """Do jobs in their order, each as soon as the jobs it needs are done.
+) -> dict[str, str]:
+    """Do jobs in their order, each as soon as the jobs it needs are done; returns why some failed.
 
     A job that fails stops only those that need it; a ``BudgetError`` stops all that have not begun.
 
@@ -218,19 +204,18 @@ def do_jobs(
                 work.do_all(executor, progress)
             except BrokenProcessPool:
                 work.lose(restart)
-    return work.results()
+    return {job.key: work.failed[job.key] for job in jobs if job.key in work.failed}
 
 
-class _Work(Generic[Key, Made]):
-    """Which jobs are to be done, which are being done, and the results of the others."""
+class _Work:
+    """Which jobs are to be done, are being done, are done, and have failed."""
 
-    def __init__(self, jobs: Sequence[Job[Key, Made]], size: int) -> None:
+    def __init__(self, jobs: Sequence[Job], size: int) -> None:
         self.todo = [*jobs]
-        self._jobs = jobs
-        self._made: dict[Key, Made] = {}
-        self._failed: dict[Key, str] = {}
+        self.failed: dict[str, str] = {}
+        self._done: set[str] = set()
         self._names = {job.key: job.name for job in jobs}
-        self._running: dict[Future[Made], tuple[Job[Key, Made], str]] = {}
+        self._running: dict[Future[object], tuple[Job, str]] = {}
         self._idle = [f"worker {n}" for n in range(size, 0, -1)]
 
     def do_all(self, executor: ProcessPoolExecutor, progress: WorkerProgress | None) -> None:
@@ -250,42 +235,35 @@ class _Work(Generic[Key, Made]):
     def lose(self, restart: bool) -> None:
         """Give up the jobs that were being done, and without a restart also the rest."""
         for job, who in self._running.values():
-            self._failed[job.key] = KILLED
+            self.failed[job.key] = KILLED
             self._idle.append(who)
         self._running.clear()
         if not restart:
             self._give_up(self.todo, f"not tried, since {KILLED}")
 
-    def results(self) -> Done[Key, Made]:
-        """All results so far, in the order of the jobs, whichever was done first."""
-        keys = [job.key for job in self._jobs]
-        return Done(
-            done={key: self._made[key] for key in keys if key in self._made},
-            failed={key: self._failed[key] for key in keys if key in self._failed},
-        )
-
-    def _begin(self, job: Job[Key, Made], executor: ProcessPoolExecutor) -> None:
+    def _begin(self, job: Job, executor: ProcessPoolExecutor) -> None:
         """Submit a job, unless it has to wait or cannot be done."""
-        failed = [self._names[key] for key in job.needs if key in self._failed]
+        failed = [self._names[key] for key in job.needs if key in self.failed]
         if failed:
             self._give_up([job], f"not tried, since {failed[0]} failed")
-        elif self._idle and job.needs <= self._made.keys():
+        elif self._idle and job.needs <= self._done:
             future = executor.submit(job.call, self._idle[-1])
             self._running[future] = job, self._idle.pop()
             self.todo.remove(job)
 
-    def _end(self, future: Future[Made]) -> None:
+    def _end(self, future: Future[object]) -> None:
         job, who = self._running[future]
         try:
-            self._made[job.key] = future.result()
+            future.result()
+            self._done.add(job.key)
         except BudgetError as error:
-            self._failed[job.key] = str(error)
+            self.failed[job.key] = str(error)
             self._give_up(self.todo, "not tried, since the budget is spent")
         except CowestError as error:
-            self._failed[job.key] = str(error)
+            self.failed[job.key] = str(error)
         del self._running[future]
         self._idle.append(who)
 
-    def _give_up(self, jobs: Sequence[Job[Key, Made]], reason: str) -> None:
-        self._failed |= {job.key: reason for job in jobs}
-        self.todo = [job for job in self.todo if job.key not in self._failed]
+    def _give_up(self, jobs: Sequence[Job], reason: str) -> None:
+        self.failed |= {job.key: reason for job in jobs}
+        self.todo = [job for job in self.todo if job.key not in self.failed]

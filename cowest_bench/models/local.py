@@ -76,7 +76,8 @@ class Batcher(Generic[Request, Response]):
                 answers = await asyncio.to_thread(self._answer, [request for request, _ in batch])
             except Exception as error:  # noqa: BLE001 (whoever asked gets it)
                 for _, future in batch:
-                    future.set_exception(error)
+                    if not future.cancelled():
+                        future.set_exception(error)
             else:
                 for (_, future), answer in zip(batch, answers, strict=True):
                     if not future.cancelled():

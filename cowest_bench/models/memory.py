@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -89,7 +89,6 @@ class Memory:
 
     @cached_property
     def bound(self) -> int:
-        """Bytes of parameters that are kept."""
         from cowest_bench.models.hflm import free_memory
 
         given = self._given_bound
@@ -143,14 +142,10 @@ class Memory:
 
         Their users load them again if they go on.
         """
-        self._forget(lambda weights: weights.path == spec.path)
 
-    def forget_all_but(self, specs: Iterable[ModelSpec]) -> None:
-        """Free all models but these, with or without an adapter."""
-        kept = {spec.path for spec in specs}
-        self._forget(lambda weights: weights.path not in kept)
+        def unwanted(weights: Weights) -> bool:
+            return weights.path == spec.path
 
-    def _forget(self, unwanted: Callable[[Weights], bool]) -> None:
         with self._lock:
             for weights in filter(unwanted, [*self._loaded]):
                 del self._loaded[weights]

@@ -31,7 +31,6 @@ class Collab(System):
         await turn.answer("strong", turn.asking(refinement))
 
     def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:
-        """The strong model reads the draft as well."""
         if role == "weak":
             return of.prompt, of.draft
         return of.prompt + of.draft, of.answer

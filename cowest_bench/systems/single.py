@@ -17,11 +17,9 @@ class Single(System):
         self.color = color
 
     async def answer(self, turn: Turn) -> None:
-        """Answer the task's prompt as it stands."""
         await turn.answer(self.roles[0], turn.messages)
 
     def tokens(self, role: Role, of: Lengths) -> tuple[float, float]:
-        """The prompt in, the answer out."""
         return of.prompt, of.answer
 
 

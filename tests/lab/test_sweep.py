@@ -11,7 +11,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -380,15 +379,3 @@ def test_models_of_one_label_are_told_apart_by_their_names(tmp_path: Path) -> No
     file.write_text("tasks: [t]\nweak: [x/a, y/a, y/b]\nstrong: z/s")
     sweep = Sweep.load(file)
     assert (sweep.weak_names, sweep.strong_names) == (("x/a", "y/a", "b"), ("s",))
-
-
-def late(seconds: float, who: str) -> str:
-    time.sleep(seconds)
-    return who
-
-
-def test_what_is_done_is_in_the_order_of_the_jobs(tmp_path: Path) -> None:
-    """And not in that in which it was done, so that the same sweep prints the same text."""
-    jobs = [workers.Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
-    found = workers.do_jobs(jobs, 2, threads=1, log=tmp_path / "log")
-    assert [*found.done] == ["a", "b", "c"]

@@ -58,36 +58,39 @@ def test_pools_side_by_side_keep_their_own_variables(tmp_path: Path) -> None:
 # --- jobs -----------------------------------------------------------------------------------------
 
 
-def late(seconds: float, who: str) -> str:
-    time.sleep(seconds)
-    return who
+def works(folder: Path, who: str) -> None:
+    (folder / "worked").touch()
 
 
-def fails(error: Exception, who: str) -> str:
+def fails(error: Exception, who: str) -> None:
     raise error
 
 
-def killed(who: str) -> str:
+def fails_late(seconds: float, who: str) -> None:
+    time.sleep(seconds)
+    raise ModelError("no such model")
+
+
+def killed(who: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-    return who
 
 
-def test_results_are_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+def test_failures_are_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     """And not in the order in which they were done, so that the same jobs print the same text."""
-    jobs = [Job(key, key, partial(late, 2 * (key == "a"))) for key in "abc"]
-    assert [*do_jobs(jobs, 2, threads=1, log=tmp_path / "log").done] == ["a", "b", "c"]
+    jobs = [Job(key, key, partial(fails_late, 2 * (key == "a"))) for key in "abc"]
+    assert [*do_jobs(jobs, 2, threads=1, log=tmp_path / "log")] == ["a", "b", "c"]
 
 
 def test_a_failed_job_stops_only_those_that_need_it(tmp_path: Path) -> None:
     jobs = [
         Job("a", "job a", partial(fails, ModelError("no such model"))),
-        Job("b", "job b", partial(late, 0), needs=frozenset("a")),
-        Job("c", "job c", partial(late, 0), needs=frozenset("b")),
-        Job("d", "job d", partial(late, 0)),
+        Job("b", "job b", partial(works, tmp_path), needs=frozenset("a")),
+        Job("c", "job c", partial(works, tmp_path), needs=frozenset("b")),
+        Job("d", "job d", partial(works, tmp_path)),
     ]
-    found = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
-    assert [*found.done] == ["d"]
-    assert found.failed == {
+    failed = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert (tmp_path / "worked").exists()
+    assert failed == {
         "a": "no such model",
         "b": "not tried, since job a failed",
         "c": "not tried, since job b failed",
@@ -95,16 +98,19 @@ def test_a_failed_job_stops_only_those_that_need_it(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_stops_what_has_not_begun(tmp_path: Path) -> None:
-    jobs = [Job("a", "a", partial(fails, BudgetError("spent"))), Job("b", "b", partial(late, 0))]
-    found = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
-    assert found.failed == {"a": "spent", "b": "not tried, since the budget is spent"}
+    jobs = [
+        Job("a", "a", partial(fails, BudgetError("spent"))),
+        Job("b", "b", partial(works, tmp_path)),
+    ]
+    failed = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert failed == {"a": "spent", "b": "not tried, since the budget is spent"}
 
 
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_killed_worker_is_replaced_if_wanted(restart: bool, tmp_path: Path) -> None:
-    jobs = [Job("a", "a", killed), Job("b", "b", partial(late, 0))]
+    jobs = [Job("a", "a", killed), Job("b", "b", partial(works, tmp_path))]
     told: list[tuple[str, str, int, int]] = []
-    found = do_jobs(
+    failed = do_jobs(
         jobs,
         1,
         threads=1,
@@ -112,9 +118,7 @@ def test_a_killed_worker_is_replaced_if_wanted(restart: bool, tmp_path: Path) ->
         restart=restart,
         progress=lambda *event: told.append(event),
     )
-    assert (
-        found.failed["a"] == workers.KILLED == "a worker process was killed, probably out of memory"
-    )
-    assert [*found.done] == (["b"] if restart else [])
-    assert ("b" in found.failed) is not restart
+    assert failed["a"] == workers.KILLED == "a worker process was killed, probably out of memory"
+    assert (tmp_path / "worked").exists() is restart
+    assert ("b" in failed) is not restart
     assert told[-1] == ("all", "jobs", 2, 2) if restart else told

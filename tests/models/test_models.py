@@ -190,6 +190,6 @@ def test_forgotten_models_are_freed_even_in_use(tmp_path: Path) -> None:
     assert memory.loaded == (b,)
     assert model() is None
     again = lease.lm  # loaded anew
-    memory.forget_all_but([ModelSpec(name=a.path)])
+    memory.forget(ModelSpec(name=b.path))
     assert (memory.loaded, lease.lm) == ((a,), again)
     assert other.lm is not kept
