@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.models import generation_id, weights_id
-from cowest_bench.store.ids import content_hash
+from cowest_bench.store import content_hash
 
 #: Set while a plan is made offline: a hub model whose commit is not known has an id that nothing has.
 unresolved: ContextVar[bool] = ContextVar("unresolved", default=False)
