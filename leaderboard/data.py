@@ -23,8 +23,9 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.errors import ConfigError
-from cowest_bench.store.schema import POOLED, SCHEMA_VERSION
+from cowest_bench.store.schema import SCHEMA_VERSION
 from leaderboard.query import LOCKED
 
 DEFAULT_LOCATION = "results/board.duckdb"

@@ -14,15 +14,14 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from cowest_bench.analysis import contrasts, resampling, stats
+from cowest_bench.analysis import ALPHA, POOLED, contrasts, resampling, stats
 from cowest_bench.analysis.contrasts import Items
 from cowest_bench.analysis.stats import Floats
 from cowest_bench.board.gates import histories
 from cowest_bench.config import ROLES
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.gain_rows import gain_columns, singles_of, strong_single
-from cowest_bench.store.measured import Measured
-from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, POOLED
+from cowest_bench.store.records import Entry
+from cowest_bench.store.rows import Measured, gain_columns, singles_of, strong_single
+from cowest_bench.store.schema import MIN_COVERAGE
 from cowest_bench.store.selection import ANSWERING
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow

@@ -6,15 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cowest_bench.analysis import contrasts
+from cowest_bench.analysis import MARGIN, contrasts
 from cowest_bench.analysis.contrasts import Pairs
 from cowest_bench.errors import ComparisonError, CowestError
 from cowest_bench.gate import baseline
 from cowest_bench.gate.baseline import Baseline, ScoredRun
 from cowest_bench.store import Run
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.measured import Measured
-from cowest_bench.store.schema import ALPHA, TOLERANCE
+from cowest_bench.store.records import Entry
+from cowest_bench.store.rows import Measured
 from cowest_bench.store.suites import Place, shown
 from cowest_bench.store.tables import TableRow
 
@@ -72,7 +71,7 @@ def _scored(each: Measured, warn: Callable[[str], None]) -> ScoredRun | None:
 def _gate(run: Run, against: str, kind: str, pairs: Pairs) -> list[TableRow]:
     if not pairs.scored.any():
         return []
-    found = contrasts.contrast(pairs, margin=TOLERANCE, alpha=ALPHA)
+    found = contrasts.contrast(pairs, margin=MARGIN)
     value, low, high = found.difference
     about = {"run_id": run.run_id, "against": against, "kind": kind, "n": found.n}
     return [about | {"difference": value, "low": low, "high": high, "verdict": str(found.verdict)}]

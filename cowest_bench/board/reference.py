@@ -28,10 +28,11 @@ from cowest_bench.config import ModelSpec
 from cowest_bench.errors import RecordError, redacted
 from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
 from cowest_bench.store.cards import read_card
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import LOCAL_OPTIONS, TEXTS, require_fields
+from cowest_bench.store.database import TEXTS, require_fields
+from cowest_bench.store.files import FILE_NAME
+from cowest_bench.store.records import Entry
 from cowest_bench.store.results import read_run
-from cowest_bench.store.suites import FILE_NAME
+from cowest_bench.store.rows import LOCAL_OPTIONS
 
 INDEX = "index.jsonl"
 BESIDE = (INDEX, "README.md")  # files of the folder that the index does not list

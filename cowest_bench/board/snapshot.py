@@ -22,10 +22,10 @@ from cowest_bench.config import Progress
 from cowest_bench.errors import ConfigError
 from cowest_bench.gate.baseline import Baseline
 from cowest_bench.store import Results
-from cowest_bench.store.cards import Card
-from cowest_bench.store.export import Export, by_data, finished
-from cowest_bench.store.feedback_rows import Feedback, distinct_feedback, feedback_of
-from cowest_bench.store.measured import Measured, Stored
+from cowest_bench.store.cards import Card, Feedback, distinct_feedback, feedback_of
+from cowest_bench.store.database import Export, by_data, stored_runs
+from cowest_bench.store.results import Stored
+from cowest_bench.store.rows import Measured
 from cowest_bench.store.schema import TABLES, VIEWS
 from cowest_bench.store.suites import Place, places
 from cowest_bench.store.tables import insert, new_database
@@ -70,7 +70,7 @@ def publish(
             export = Export(
                 db, folders, text_length=TEXT_LENGTH if texts else 0, tick=count.one_more
             )
-            stored = finished(folders, export.warn)
+            stored = stored_runs(folders, export.warn)
             count.total = sum(each.run.split == "test" for each in stored)
             _write(export, stored, baselines)
             export.add_meta(command)

@@ -23,10 +23,9 @@ from cowest_bench.board.reference import (
 )
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, Run, arrow_schema, replaced
-from cowest_bench.store.cards import Card, card_of
-from cowest_bench.store.export import finished
-from cowest_bench.store.feedback_rows import feedback_of
-from cowest_bench.store.measured import Stored
+from cowest_bench.store.cards import Card, card_of, feedback_of
+from cowest_bench.store.database import stored_runs
+from cowest_bench.store.results import Stored
 from cowest_bench.store.selection import select
 
 LEFT_OUT = "…"  # stands for a draft whose text is not published
@@ -47,7 +46,9 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
     """
     if broken := problems(folder):
         raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")
-    stored = {each.run.run_id: each for each in finished({"local": results}, lambda reason: None)}
+    stored = {
+        each.run.run_id: each for each in stored_runs({"local": results}, lambda reason: None)
+    }
     wanted = _chosen(stored, texts, folder)
     with tempfile.TemporaryDirectory() as packed:
         target = Results(packed)

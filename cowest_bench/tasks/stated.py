@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cowest_bench.errors import TaskError
-from cowest_bench.store.ids import content_hash
+from cowest_bench.store import content_hash
 from cowest_bench.tasks.task import BYTES_PER_TOKEN, Metadata, Split, Task, read_task_file
 
 

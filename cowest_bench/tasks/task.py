@@ -25,7 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cowest_bench.errors import TaskError, suggestion
-from cowest_bench.store.ids import content_hash
+from cowest_bench.store import content_hash
 from cowest_bench.tasks.answers import STDERR
 from cowest_bench.tasks.prompts import FORMATS, Prompts
 

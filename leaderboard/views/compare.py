@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.errors import ComparisonError
-from cowest_bench.store.schema import POOLED
 from leaderboard import answers, charts, comparison, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()

@@ -6,7 +6,8 @@ import json
 
 import streamlit as st
 
-from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, TOLERANCE
+from cowest_bench.analysis import ALPHA, MARGIN
+from cowest_bench.store.schema import MIN_COVERAGE
 from leaderboard import answers, data, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -37,7 +38,7 @@ with words:
     )
     st.latex(r"se^2 = \frac{1}{n^2} \sum_g a_g \Big(\sum_{i \in g} (x_i - \bar x)\Big)^2")
     st.markdown(
-        f"A verdict reads the interval of the difference against a margin (here {TOLERANCE:g}, level "
+        f"A verdict reads the interval of the difference against a margin (here {MARGIN:g}, level "
         f"{ALPHA:g}): *improved* above 0, *equivalent* within ± the margin, *non-inferior* above minus "
         "the margin, *regressed* below 0, else *inconclusive*: more samples are needed. "
         "★ and p are after Holm's correction. *Detectable* is the smallest true "

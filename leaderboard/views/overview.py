@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cowest_bench.store.schema import POOLED
+from cowest_bench.analysis import POOLED
 from leaderboard import answers, charts, data, tables, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()

@@ -23,7 +23,7 @@ from cowest_bench import sweep as sweeps
 from cowest_bench.errors import ConfigError
 from cowest_bench.lab import workers
 from cowest_bench.pocket import demo as pocket
-from cowest_bench.store import Results, selection
+from cowest_bench.store import Results, comparison
 from cowest_bench.sweep import Sweep
 from tests.conftest import SEED, cowest
 from tests.endpoint import Endpoint
@@ -138,7 +138,7 @@ def test_the_matrix_is_what_compare_says(swept: Swept) -> None:
         domain = "" if cell["domain"] == "pooled" else f"domain={cell['domain']}"
         names = {role: f"{role}={cell[role]}" for role in ROLES}
         best = cell["best_single"]
-        found = selection.compare_runs(
+        found = comparison.compare_runs(
             results,
             f"system=collab {names['weak']} {names['strong']} {domain}",
             f"system={best} {names[best]} {domain}",
