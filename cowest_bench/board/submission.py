@@ -33,7 +33,7 @@ LEFT_OUT = "…"  # stands for a draft whose text is not published
 
 
 def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: bool) -> list[Path]:
-    """Add test runs, with what their weak models came from, and return the new files.
+    """Add test runs, with the trainings of their weak models, and return the new files.
 
     Args:
         results: Where the runs are.
@@ -42,8 +42,7 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
         keep_texts: Whether questions, answers, drafts and error messages may be published.
 
     Raises:
-        ConfigError: If there are no such runs, they are there already, or a check of them or of the
-            folder fails.
+        ConfigError: If there are no such runs, they were already added, or a check fails.
     """
     if broken := problems(folder):
         raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")
@@ -53,9 +52,12 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
         target = Results(packed)
         for each in wanted.values():
             card = card_of(each.run, [results])
-            _pack_run(each, target, keep_texts, trained=card is not None)
+            run, rows = cleaned(each.run), _table(each)
             if card:
                 _pack_training(card, stored, target)
+            else:
+                run = _without_card(run)
+            _write(run, rows if keep_texts else _without_texts(rows), target)
         write_index(target.root)
         if broken := problems(target.root):
             raise ConfigError(f"This cannot be submitted: {broken[0]}")
@@ -68,21 +70,14 @@ def _chosen(stored: Mapping[str, Stored], texts: Sequence[str], folder: Path) ->
     for run in runs:
         if run.split != "test":
             raise ConfigError(
-                f"Run {run.run_id} is of the split {run.split}; submit test runs; the feedback that "
-                "they come from is added to them."
+                f"Run {run.run_id} is of the split {run.split}; submit test runs, and their feedback "
+                "is added to them."
             )
         if (folder / "runs" / f"{run.run_id}.json").exists():
             raise ConfigError(
                 f"Run {run.run_id} is already in {folder}, where files never change; leave it out."
             )
     return {run.run_id: stored[run.run_id] for run in runs}
-
-
-def _pack_run(each: Stored, target: Results, keep_texts: bool, trained: bool) -> None:
-    """A run without local paths, and without a card that does not exist."""
-    run, table = cleaned(each.run), _table(each)
-    run = run if trained else _without_card(run)
-    _write(run, table if keep_texts else _without_texts(table), target)
 
 
 def _without_card(run: Run) -> Run:
@@ -166,8 +161,8 @@ def _add(packed: Path, folder: Path) -> list[Path]:
             new.append((path, place))
         elif place.name == "card.json" and place.read_bytes() != path.read_bytes():
             raise ConfigError(
-                f"{place} says something else of the training {place.parent.name}; submitted files "
-                "never change, so that this run cannot be added."
+                f"{place} differs from this card of the training {place.parent.name}; submitted files "
+                "never change, so this run cannot be added."
             )
     for path, place in new:
         with replaced(place) as written:
