@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.compute as pc
@@ -85,7 +84,7 @@ def _without_card(run: Run) -> Run:
     return run.model_copy(update={"weak": weak})
 
 
-def _table(each: Stored) -> Any:
+def _table(each: Stored) -> pyarrow.Table:
     path = each.results.runs / f"{each.run.run_id}.parquet"
     try:
         return pyarrow.parquet.read_table(path).cast(arrow_schema()).combine_chunks()
@@ -106,7 +105,7 @@ def _pack_training(card: Card, stored: Mapping[str, Stored], target: Results) ->
             _write(_without_card(cleaned(each.run)), _scores_only(_table(each)), target)
 
 
-def _without_texts(table: Any) -> Any:
+def _without_texts(table: pyarrow.Table) -> pyarrow.Table:
     """Rows with blank texts, errors that only say ``error``, and clusters as hashes."""
     labels = table["cluster"].to_pylist()
     kept = {name: table[name] for name in table.column_names if name not in WITH_TEXT}
@@ -118,12 +117,12 @@ def _without_texts(table: Any) -> Any:
     return _filled(kept, len(table))
 
 
-def _said(errors: Any) -> Any:
+def _said(errors: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
     """Only that there was an error."""
     return pc.if_else(pc.is_valid(errors), "error", pyarrow.nulls(len(errors), pyarrow.string()))
 
 
-def _scores_only(table: Any) -> Any:
+def _scores_only(table: pyarrow.Table) -> pyarrow.Table:
     """Of feedback: which sample and epoch, whether there was a draft, and what it scored."""
     kept = {name: table[name] for name in ("run_id", "sample_id", "epoch", "score", "gold_logprob")}
     drafted = pc.greater(pc.utf8_length(pc.fill_null(table["draft"], "")), 0)
@@ -133,7 +132,7 @@ def _scores_only(table: Any) -> Any:
     return _filled(kept, len(table))
 
 
-def _filled(kept: Mapping[str, Any], count: int) -> Any:
+def _filled(kept: Mapping[str, pyarrow.ChunkedArray], count: int) -> pyarrow.Table:
     """The columns of a run's rows, of which those not kept are empty."""
     blank = {"string": "", "int64": 0}
     columns = [
@@ -145,7 +144,7 @@ def _filled(kept: Mapping[str, Any], count: int) -> Any:
     return pyarrow.table(columns, schema=arrow_schema())
 
 
-def _write(run: Run, table: Any, target: Results) -> None:
+def _write(run: Run, table: pyarrow.Table, target: Results) -> None:
     with replaced(target.runs / f"{run.run_id}.parquet") as path:
         pyarrow.parquet.write_table(table, path, compression="zstd")
     with replaced(target.runs / f"{run.run_id}.json") as path:

@@ -572,7 +572,10 @@ def test_validate_goes_on_after_a_task_without_data(folder: Path) -> None:
     assert done.returncode == 2
     assert "cowest_medmcqa\ttest\t4/4 gold answers score 1.0\t4 rows" in done.stdout
     assert "cowest_medmcqa\ttest\tlabels: A 25.0%, C 25.0%" in done.stdout
-    assert "cowest_medmcqa\ttrain\t1 rows dropped, since their question is in test" in done.stdout
+    assert (
+        "cowest_medmcqa\ttrain\t1 rows dropped, because their question is also in test"
+        in done.stdout
+    )
     reason, last = done.stderr.strip().splitlines()
     assert reason.startswith("cowest_ifqa: There is no readable ")
     assert "1 of 2 tasks could not be checked" in last
