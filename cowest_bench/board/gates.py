@@ -19,7 +19,7 @@ from cowest_bench.store.tables import TableRow
 
 
 def blessed_baselines(folder: Path, warn: Callable[[str], None]) -> list[Baseline]:
-    """The baselines in a folder that can be read, in the order in which they were blessed."""
+    """The readable baselines of a folder, in the order in which they were blessed."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -34,7 +34,7 @@ def histories(members: Sequence[Measured]) -> list[list[Measured]]:
     found: dict[tuple[Entry, str], list[Measured]] = defaultdict(list)
     for each in sorted(members, key=lambda each: (each.run.created, each.run.run_id)):
         found[Entry.of(each.run), each.run.data].append(each)
-    return [*found.values()]
+    return list(found.values())
 
 
 def gate_rows(
@@ -42,8 +42,8 @@ def gate_rows(
 ) -> list[TableRow]:
     """The table ``gates`` of one suite.
 
-    Every checkpoint against the one before it, and against the newest blessed baseline of the same
-    data and system.
+    Compares every checkpoint with the one before it, and with the newest baseline of the same data and
+    system.
     """
     blessed = {(run.data, run.system): (each.name, run) for each in baselines for run in each.runs}
     rows = []
@@ -54,16 +54,15 @@ def gate_rows(
                 rows += _gate(each.run, before.run.run_id, "previous", pairs)
             known = blessed.get((each.run.data, each.run.system))
             if known and (scored := _scored(each, warn)):
-                rows += _gate(
-                    each.run, known[0], "baseline", contrasts.pair(scored.items, known[1].items)
-                )
+                pairs = contrasts.pair(scored.items, known[1].items)
+                rows += _gate(each.run, known[0], "baseline", pairs)
     return rows
 
 
 def _scored(each: Measured, warn: Callable[[str], None]) -> ScoredRun | None:
     try:
         return baseline.scored(each.stored.results, each.run)
-    except CowestError as error:  # it has too many samples, or was removed meanwhile
+    except CowestError as error:  # too many samples, or removed meanwhile
         warn(str(error))
         return None
 
@@ -78,12 +77,13 @@ def _gate(run: Run, against: str, kind: str, pairs: Pairs) -> list[TableRow]:
 
 
 def baseline_rows(baselines: Sequence[Baseline], places: Mapping[str, Place]) -> list[TableRow]:
-    """The table ``baselines``; the suite of data without runs is not known."""
-    return [_baseline_row(each, run, places) for each in baselines for run in each.runs]
+    """The table ``baselines``; data without runs have no suite."""
+    return [
+        _baseline_row(each, run, places.get(run.data)) for each in baselines for run in each.runs
+    ]
 
 
-def _baseline_row(each: Baseline, run: ScoredRun, places: Mapping[str, Place]) -> TableRow:
-    place = places.get(run.data)
+def _baseline_row(each: Baseline, run: ScoredRun, place: Place | None) -> TableRow:
     known = [score for score in run.scores.values() if score is not None]
     names = {"domain": run.domain, "system": run.system, "weak": run.weak, "strong": run.strong}
     return {

@@ -10,7 +10,7 @@ from cowest_bench.store.rows import Measured
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 
-MOST_STEPS = 10_000  # of one training that are shown
+MOST_STEPS = 10_000  # of one training
 
 #: Columns of the table ``training_steps``, by their names in trl's log.
 LOGGED = {
@@ -24,7 +24,7 @@ LOGGED = {
 
 
 def training_row(card: Card, each: Measured, feedback: Feedback | None) -> TableRow:
-    """The table ``trainings``: a training, and the run that stands for it."""
+    """A row of ``trainings``: a training, and the run that stands for it."""
     content = card.content
     integers = {name: content.get(name) for name in ("n_rows", "best_step", "seed")}
     return {
@@ -44,7 +44,7 @@ def training_row(card: Card, each: Measured, feedback: Feedback | None) -> Table
 
 
 def step_rows(card: Card) -> list[TableRow]:
-    """The table ``training_steps`` of one training: what trl logged, and the scores on dev."""
+    """The rows of ``training_steps`` for one training: what trl logged, and the scores on dev."""
     steps: dict[int, TableRow] = {}
     logged = card.content.get("history")
     for entry in logged if isinstance(logged, list) else []:

@@ -17,7 +17,7 @@ from cowest_bench.lab import engine
 from cowest_bench.models.local import HFLMProvider
 from cowest_bench.report.results import summarise
 from cowest_bench.store import Results
-from cowest_bench.tasks import Task, load_task, task, tasks_folder
+from cowest_bench.tasks import Task, load_task, loading, tasks_folder
 from tests.conftest import ROOT, cowest
 from tests.labs import evaluate
 
@@ -151,8 +151,8 @@ def mine(folder: Path) -> Task:
 
 def load_tasks_anew() -> None:
     """Forget what this process has read of task files."""
-    task._load.cache_clear()
-    task._manager.cache_clear()
+    loading._load.cache_clear()
+    loading._manager.cache_clear()
 
 
 def test_repeats_and_their_answers_are_on_record(
