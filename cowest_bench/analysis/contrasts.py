@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from math import isinf, nan
+from math import isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -329,4 +329,4 @@ def common_scores(*systems: Items) -> Floats:
 
 def finite(value: float) -> float | None:
     """For JSON, which has no NaN and no infinity."""
-    return None if np.isnan(value) or isinf(value) else value
+    return value if isfinite(value) else None

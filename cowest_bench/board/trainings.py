@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
-
-from cowest_bench.store.cards import Card, Feedback
+from cowest_bench.store.cards import Card, Feedback, number
 from cowest_bench.store.records import Entry
 from cowest_bench.store.rows import Measured
 from cowest_bench.store.suites import shown
@@ -37,7 +35,7 @@ def training_row(card: Card, each: Measured, feedback: Feedback | None) -> Table
         "feedback_run": feedback and feedback.drafts.run.run_id,
         **{role: shown(spec.base_label) for role, spec in each.run.models.items()},
         **{name: value for name, value in integers.items() if isinstance(value, int)},
-        "seconds": _number(content.get("seconds")),
+        "seconds": number(content.get("seconds")),
         "settings": content.get("settings"),
         "versions": content.get("versions"),
     }
@@ -49,21 +47,11 @@ def step_rows(card: Card) -> list[TableRow]:
     logged = card.content.get("history")
     for entry in logged if isinstance(logged, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "loss" in entry:
-            known = {column: _number(entry.get(name)) for column, name in LOGGED.items()}
+            known = {column: number(entry.get(name)) for column, name in LOGGED.items()}
             steps.setdefault(entry["step"], {}).update(known)
     scores = card.content.get("dev_scores")
     for step, score in scores.items() if isinstance(scores, dict) else ():
         if str(step).isdecimal():
-            steps.setdefault(int(step), {})["dev_score"] = _number(score)
+            steps.setdefault(int(step), {})["dev_score"] = number(score)
     rows = [{"training": card.name, "step": step, **row} for step, row in sorted(steps.items())]
     return rows[:MOST_STEPS]
-
-
-def _number(value: object) -> float | None:
-    """A finite number, or None for anything else that an untrusted file may hold."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        return float(value) if isfinite(value) else None
-    except OverflowError:
-        return None

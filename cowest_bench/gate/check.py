@@ -68,39 +68,23 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """How far a sequential check had to look.
+    """How far a sequential check had to look."""
 
-    Attributes:
-        look: The first look that decided, or the last.
-        looks: How many there are.
-        seen: Samples seen by then.
-        samples: Samples in all.
-        calls_saved: Calls to models that the candidate made for samples after that look.
-    """
-
-    look: int
+    look: int  # the first one that decided, or the last
     looks: int
-    seen: int
-    samples: int
-    calls_saved: int
+    seen: int  # samples seen by then
+    samples: int  # in all
+    calls_saved: int  # that the candidate made for the samples not seen
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What the gate found.
+    """What the gate found."""
 
-    Attributes:
-        comparison: Verdicts by domain and pooled, on the samples that were looked at.
-        critical: How many samples are critical.
-        flipped: The keys of those that were right and are wrong now.
-        looked: How far a sequential check had to look; None if it looked at everything.
-        settings: What was to be decided.
-    """
-
-    comparison: Comparison
-    critical: int
-    flipped: tuple[str, ...]
-    looked: Looked | None
+    comparison: Comparison  # of the samples that were looked at
+    critical: int  # how many samples are
+    flipped: tuple[str, ...]  # keys of those that were right and are wrong now
+    looked: Looked | None  # None if not sequential
     settings: Settings
 
     @property
@@ -241,7 +225,6 @@ def decided(
     clusters: Clusters,
     *,
     look: int,
-    looks: int = LOOKS,
     margin: float,
     alpha: float = ALPHA,
 ) -> Verdict | None:
@@ -251,19 +234,18 @@ def decided(
         ours: Scores of the samples so far, whole clusters in random order (``in_order``).
         theirs: The baseline's scores of the same samples.
         clusters: A label for each sample.
-        look: Which look it is, 1 for the first; it may be taken once look/looks of all are there.
-        looks: How many were planned.
+        look: Which look it is, 1 for the first; it may be taken once look/LOOKS of all are there.
         margin: A loss below it does not matter.
         alpha: Of all looks together (``planning.obrien_fleming``).
     """
-    level = _level(look, looks, alpha)
+    level = _level(look, alpha)
     verdict = stats.verdict(stats.paired_difference(ours, theirs, clusters, level), margin)
-    return None if verdict == Verdict.INCONCLUSIVE and look < looks else verdict
+    return None if verdict == Verdict.INCONCLUSIVE and look < LOOKS else verdict
 
 
 @cache
-def _level(look: int, looks: int, alpha: float) -> float:
-    return float(planning.obrien_fleming(looks, alpha)[look - 1])
+def _level(look: int, alpha: float) -> float:
+    return float(planning.obrien_fleming(LOOKS, alpha)[look - 1])
 
 
 def in_order(pairs: Pairs) -> NDArray[np.intp]:
@@ -292,11 +274,7 @@ def first_decided(
 ) -> int | None:
     """The first look that decides (1 is the first; the last one always does), None if none does yet.
 
-    Args:
-        pairs: The samples of all data sets.
-        part: The data set of each sample, 0..K-1.
-        settings: What to decide, and with which confidence.
-        looks: How many looks can be taken so far.
+    ``part`` is the data set of each sample, 0..K-1; ``looks`` can be taken so far.
     """
     for look, seen in enumerate(looks_of(pairs)[:looks], 1):
         known = seen[pairs.scored[seen]]
@@ -333,7 +311,7 @@ def _sequential(
     within[seen] = True
     looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
     _require_coverage(looked_at, settings.min_coverage)
-    level = _level(look, LOOKS, settings.alpha)
+    level = _level(look, settings.alpha)
     found = contrasts.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
     saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
     return found, Looked(look, LOOKS, len(seen), len(within), saved)
@@ -349,15 +327,7 @@ def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A check, with what was checked.
-
-    Attributes:
-        check: What the gate found.
-        candidate: The runs that were checked.
-        baseline: What they were checked against; stored runs that were never blessed are as old as
-            the oldest of them.
-        warnings: What a reader should know, a sentence each.
-    """
+    """A check, with what was checked, and sentences that a reader should know."""
 
     check: Check
     candidate: tuple[ScoredRun, ...]
@@ -380,7 +350,7 @@ def check_runs(
     Args:
         results: Where the runs are.
         candidate: Which of them to check (``selection.select``).
-        baseline: A blessed baseline's name or file, or else runs as for ``candidate``.
+        baseline: A blessed baseline's name or file in the folder, or else runs as for ``candidate``.
         settings: What to decide, and with which confidence.
         folder: Of the blessed baselines.
         critical: What ``read_critical`` reads.

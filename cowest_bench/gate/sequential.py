@@ -34,12 +34,7 @@ def until_decided(
 ) -> tuple[list[Run], Looked]:
     """Run a plan of one system until a look decides; returns its runs and how far it went.
 
-    Args:
-        plan: What to run, of one system and as it is.
-        results: Where it is recorded.
-        baseline: What the candidate is checked against.
-        settings: What to decide, and with which confidence.
-        progress: Returns, for a task's domain, what is called with how far it is.
+    ``progress`` returns, for a task's domain, what is called with how far it is.
 
     Raises:
         ConfigError: If the plan has several systems, or a method.
@@ -53,7 +48,13 @@ def until_decided(
     samples, part = check.pooled(
         [(run.domain, contrasts.pair(run.items, run.items)) for run in blessed]
     )
-    labs = _labs(plan, cells, results, progress)
+    budget = Budget.parse(plan.budget) if plan.budget else None  # of all cells together
+    labs = [
+        Local(
+            results, limits=plan.limits, budget=budget, progress=progress and progress(run.domain)
+        )
+        for run in blessed
+    ]
     for look, seen in enumerate(check.looks_of(samples), 1):
         keys = set(samples.keys[seen].tolist())
         runs = [
@@ -74,26 +75,6 @@ def _cells(plan: Plan) -> list[Evaluate]:
             "with --systems NAME, and tune before."
         )
     return [step for step in planned(plan).steps.values() if isinstance(step, Evaluate)]
-
-
-def _labs(
-    plan: Plan,
-    cells: list[Evaluate],
-    results: Results,
-    progress: Callable[[str], Progress] | None,
-) -> list[Local]:
-    """A lab for each cell, with one budget."""
-    budget = Budget.parse(plan.budget) if plan.budget else None
-    domains = [cell.task.meta.domain or cell.task.name for cell in cells]
-    return [
-        Local(
-            results,
-            limits=plan.limits,
-            budget=budget,
-            progress=progress(domain) if progress else None,
-        )
-        for domain in domains
-    ]
 
 
 def _blessed(cells: list[Evaluate], baseline: Baseline) -> list[ScoredRun]:

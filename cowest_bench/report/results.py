@@ -8,11 +8,9 @@ the difference to the better of them (``analysis.gains``). All numbers, the p to
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -31,6 +29,7 @@ from cowest_bench.report.tables import (
     text_table,
 )
 from cowest_bench.store import Results, Run
+from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
 from cowest_bench.store.selection import ANSWERING, alone, closest_last
@@ -49,37 +48,26 @@ COUNTS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A run, with everything that its line in the table is made of.
-
-    Attributes:
-        run: The run.
-        domain: Name of its data set in the table.
-        system: Name of its line in the table.
-        items: Its samples.
-        usage: Calls and tokens of its models, as far as endpoints reported them.
-        errors: How many answers have no score, by the start of the reason.
-        singles: The samples of each system that it is compared with; None if there is no such run.
-        untuned: The samples of other collaborations of its models, without tuning and controls.
-    """
+    """A run, with everything that its line in the table is made of."""
 
     run: Run
-    domain: str
-    system: str
+    domain: str  # name of its data set in the table
+    system: str  # name of its line
     items: Items
-    usage: Mapping[str, int]
-    errors: Mapping[str, int]
-    singles: Mapping[str, Items | None]
-    untuned: Mapping[str, Items]
+    usage: Mapping[str, int]  # calls and tokens, as far as endpoints reported them
+    errors: Mapping[str, int]  # answers without a score, by the start of the reason
+    singles: Mapping[str, Items | None]  # of each system that it is compared with
+    untuned: Mapping[str, Items]  # of other collaborations of its models, before tuning
 
 
-def parts(results: Results, runs: Sequence[Run]) -> list[Part]:
-    """Each run with what its line is made of.
+def _parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[Part]:
+    """Each run with what its line is made of, by all that are ``known``.
 
     Runs that cannot be read are left out and added to ``results.damaged``.
     """
     shown = {run.run_id for run in runs}
     # Of several runs of a model alone the last is meant: rather one that is shown.
-    stored = sorted(results.all_runs(), key=lambda run: run.run_id in shown)
+    stored = sorted(known, key=lambda run: run.run_id in shown)
     read, found = StoredItems(results), []
     for domain, system, run in labelled(runs):
         items = read.of(run)
@@ -89,15 +77,11 @@ def parts(results: Results, runs: Sequence[Run]) -> list[Part]:
             results.skip(run, error)
             continue
         if items:
-            singles = {name: _items(read, alone(run, name, stored)) for name in run.compared_with}
+            singles = {name: read.of(alone(run, name, stored)) for name in run.compared_with}
             others = {other.system: read.of(other) for other in _untuned(run, stored)}
             untuned = {name: each for name, each in others.items() if each}
             found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
     return found
-
-
-def _items(read: StoredItems, run: Run | None) -> Items | None:
-    return read.of(run) if run else None
 
 
 def _untuned(run: Run, stored: Sequence[Run]) -> list[Run]:
@@ -156,7 +140,8 @@ def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
     cannot be read. All but ``seconds`` and ``damaged`` follow from the runs' scores alone, to the last
     bit, whenever and wherever the same runs are made again.
     """
-    found = parts(results, runs)
+    stored = results.all_runs()
+    found = _parts(results, runs, stored)
     domains: dict[str, dict[str, Part]] = defaultdict(dict)
     for part in found:
         domains[part.domain][part.system] = part
@@ -168,7 +153,7 @@ def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
             for domain, of in domains.items()
         },
         POOLED: {name: line([of[name] for of in domains.values()]) for name in everywhere},
-        "seconds": _seconds(found, {run.run_id: run for run in results.all_runs()}),
+        "seconds": _seconds(results, found, {run.run_id: run for run in stored}),
         "errors": {
             domain: errors
             for domain, of in domains.items()
@@ -216,41 +201,35 @@ def _everywhere(of: Iterable[Items | None]) -> list[Items]:
     return [each for each in found if each] if all(found) else []
 
 
-def _seconds(found: Sequence[Part], stored: Mapping[str, Run]) -> dict[str, dict[str, float]]:
+def _seconds(
+    results: Results, found: Sequence[Part], stored: Mapping[str, Run]
+) -> dict[str, dict[str, float]]:
     """How long the runs took, by domain, and the trainings of their weak models with their feedback."""
     seconds: dict[str, dict[str, float]] = defaultdict(dict)
     counted = set()
     for part in found:
         times = seconds[part.domain]
         times[part.system] = part.run.seconds
-        for stage, made, took in _stages(part.run, stored):
+        for stage, made, took in _stages(results, part.run, stored):
             if (part.domain, made) not in counted:
                 counted.add((part.domain, made))
                 times[stage] = times.get(stage, 0.0) + took
     return dict(seconds)
 
 
-def _stages(run: Run, stored: Mapping[str, Run]) -> Iterator[tuple[str, str, float]]:
+def _stages(
+    results: Results, run: Run, stored: Mapping[str, Run]
+) -> Iterator[tuple[str, str, float]]:
     """The training that made a run's weak model and the feedback for it: name, id and seconds."""
-    card = _card(run)
-    if not card:
+    card = card_of(run, [results])
+    seconds = number(card.content.get("seconds")) if card else None
+    if card is None or seconds is None:
         return
-    feedback = card.get("feedback") or {}
-    controlled = f" ({run.control})" if feedback and run.control else ""
-    yield f"{card['kind']}{controlled}", str(run.weak and run.weak.card), card["seconds"]
-    for run_id in filter(None, feedback.values()):
+    controlled = f" ({run.control})" if card.feedback and run.control else ""
+    yield f"{card.kind}{controlled}", card.name, seconds
+    for run_id in card.feedback.values():
         if run_id in stored:
             yield "feedback", run_id, stored[run_id].seconds
-
-
-def _card(run: Run) -> dict[str, Any]:
-    """Of the training that made the weak model; empty if there is none here."""
-    path = run.weak and run.weak.card
-    try:
-        card = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        return card if {"kind", "seconds"} <= card.keys() else {}
-    except (OSError, ValueError, AttributeError):
-        return {}
 
 
 # --- names ----------------------------------------------------------------------------------------

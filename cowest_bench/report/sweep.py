@@ -30,15 +30,7 @@ Found = Mapping[tuple[str, int | None, int | None, str], Run]
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What a sweep crosses.
-
-    Attributes:
-        tasks: Names of the tasks.
-        weak: Names of the weak models.
-        strong: Names of the strong models.
-        systems: Names of the systems.
-        priced: Whether a model has a price, so that systems are compared by dollars.
-    """
+    """What a sweep crosses, by name; if a model is priced, systems are compared by dollars."""
 
     tasks: tuple[str, ...]
     weak: tuple[str, ...]
@@ -54,20 +46,12 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class MatrixCell:
-    """A cell of the matrix: a collaboration over the better of its models alone.
+    """A cell of the matrix: a collaboration over the better of its models alone (``best_single``).
 
-    Attributes:
-        domain: Or ``pooled``.
-        system: Name of the collaboration.
-        weak: Name of the weak model.
-        strong: Name of the strong model.
-        best_single: The system in which a model alone scores highest, on the samples that all have
-            scores for.
-        found: The collaboration against that one, as ``cowest compare`` finds it; ``p_holm`` is
-            adjusted over all cells of the sweep.
+    The contrast is that of ``cowest compare``, but ``p_holm`` is adjusted over all cells of the sweep.
     """
 
-    domain: str
+    domain: str  # or POOLED
     system: str
     weak: str
     strong: str
@@ -87,18 +71,10 @@ class MatrixCell:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What a system scores and costs.
+    """What a system scores and costs in a domain.
 
-    Attributes:
-        domain: Or ``pooled``.
-        system: Its name.
-        weak: Name of its weak model, if it has one.
-        strong: Name of its strong model, if it has one.
-        score: Mean over the samples that have a score, with a 95% interval.
-        coverage: Share of the answers asked for that have a score.
-        cost: Of a thousand samples, in ``Summary.unit``; NaN if it is not known.
-        on_front: Whether no other system scores as much for less, or more for as much.
-        runs: Its runs.
+    The cost is that of a thousand samples in ``Summary.unit``, NaN if it is not known. On the front are
+    systems that no other one beats: none scores as much for less, or more for as much.
     """
 
     domain: str
@@ -114,15 +90,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a sweep has found.
-
-    Attributes:
-        grid: What was crossed.
-        failed: What has no run, by name, and why.
-        cells: The cells of the matrix that are complete, pooled ones last.
-        points: All systems, by domain and cost.
-        damaged: What cannot be read, a sentence each.
-    """
+    """What a sweep has found: complete cells, pooled ones last, and all systems by domain and cost."""
 
     grid: Grid
     failed: Mapping[str, str]
@@ -139,13 +107,8 @@ class Summary:
 def summarise(grid: Grid, found: Found, failed: Mapping[str, str], results: Results) -> Summary:
     """The matrix and the front of a sweep's finished runs.
 
-    A domain's cell is there when all its tasks are, a pooled one when all domains are.
-
-    Args:
-        grid: What was crossed.
-        found: The finished runs.
-        failed: What has no run, by name, and why.
-        results: Where the runs are.
+    A domain's cell is there when all its tasks are, a pooled one when all domains are. ``failed`` says
+    what has no run, by name, and why.
     """
     stored = _Stored(grid, found, results)
     domains = _domains(grid, found)

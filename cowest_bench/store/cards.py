@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -57,6 +58,16 @@ def card_of(run: Run, folders: Iterable[Results]) -> Card | None:
         return None
     found = (read_card(folder.models / name / "card.json") for folder in folders)
     return next(filter(None, found), None)
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else that an untrusted file may hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 # --- feedback -------------------------------------------------------------------------------------

@@ -31,8 +31,10 @@ class StoredItems:
         self.results = results
         self._known: dict[str, Items | None] = {}
 
-    def of(self, run: Run) -> Items | None:
-        """A run's samples; None if they cannot be read."""
+    def of(self, run: Run | None) -> Items | None:
+        """A run's samples; None if there is no run, or they cannot be read."""
+        if run is None:
+            return None
         if run.run_id not in self._known:
             try:
                 found = items(self.results.columns(run, ITEM_COLUMNS))
@@ -44,8 +46,7 @@ class StoredItems:
 
     def all_of(self, runs: Sequence[Run | None]) -> list[Items] | None:
         """The samples of several runs; None if a run is missing or cannot be read."""
-        found = [self.of(run) for run in runs if run]
-        known = [each for each in found if each]
+        known = [found for run in runs if (found := self.of(run))]
         return known if len(known) == len(runs) else None
 
 

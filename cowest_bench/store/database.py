@@ -280,14 +280,12 @@ class Export:
         rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
         return {row["run_id"]: row | {"coverage": row["n_scored"] / row["n_total"]} for row in rows}
 
-    def add_feedback(self, given: Feedback) -> bool:
-        """Add the drafts of feedback to ``influences``; False, and a note, if it cannot be read."""
+    def add_feedback(self, given: Feedback) -> None:
+        """Add the drafts of feedback to ``influences``, or a note if it cannot be read."""
         try:
             insert(self.db, "influences", influence_rows(given))
         except (ComparisonError, ValueError, TypeError) as error:
             self.warn(f"The feedback {given.drafts.run.run_id} cannot be read ({error}).")
-            return False
-        return True
 
     def add_meta(self, command: str) -> None:
         """Say what wrote the database, and what was left out."""
@@ -323,9 +321,8 @@ def _batches(several: Sequence[Stored]) -> list[list[Stored]]:
 def _is_readable(each: Stored) -> bool:
     with duckdb.connect() as db:
         try:
-            db.execute(
-                "SELECT max(COLUMNS(*)) FROM read_parquet(?)", [str(each.results.rows(each.run))]
-            )
+            rows = str(each.results.rows(each.run))
+            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [rows])
         except duckdb.Error:
             return False
     return True
