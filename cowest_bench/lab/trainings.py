@@ -1,7 +1,7 @@
 """The verbs ``sft`` and ``align``: steps that make models, and the cards that they leave.
 
 A trained model lies in ``models/KIND-ID`` of the results folder. Its card is written last: a folder
-without ``card.json`` is the rest of an interrupted training and is made anew.
+without ``card.json`` is left from an interrupted training and is made again.
 """
 
 from __future__ import annotations
