@@ -4,8 +4,8 @@
     python benchmarks/board.py --rows 100000
 
 Publishing is compared with only copying the same columns of the same Parquet files into a DuckDB file,
-which is the least that a snapshot takes. CPU seconds of all threads, each in a process of its own, and
-the most memory that this had. Exits with 1 if a million rows take a minute of CPU or more.
+the least that a snapshot takes. Prints the CPU seconds of all threads and the peak memory, each measured
+in its own process. Exits with 1 if a million rows take a minute of CPU or more.
 """
 
 from __future__ import annotations
@@ -33,17 +33,11 @@ LONGEST = 60.0  # CPU seconds that a million rows may take
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took.
+    """What a piece of work took."""
 
-    Attributes:
-        cpu: Seconds of all threads.
-        memory: Bytes, the most that the process had beyond what it had at the start.
-        size: Bytes of what it wrote.
-    """
-
-    cpu: float
-    memory: int
-    size: int
+    cpu: float  # seconds of all threads
+    memory: int  # bytes that the process had at most, beyond those at the start
+    size: int  # bytes that it wrote
 
     def __str__(self) -> str:
         mib = 2**20
@@ -54,7 +48,7 @@ class Cost:
 @click.option("--rows", default=1_000_000, show_default=True, help="Of all runs together.")
 @click.option("--varied/--same", default=True, help="Whether every row has texts of its own.")
 def main(rows: int, varied: bool) -> None:
-    """Write runs, and measure what is done with them."""
+    """Write runs, and measure how long publishing them takes."""
     with tempfile.TemporaryDirectory() as folder:
         results = Results(folder)
         results.prepare()
@@ -62,7 +56,6 @@ def main(rows: int, varied: bool) -> None:
         stored = sum(path.stat().st_size for path in results.runs.iterdir())
         click.echo(f"{rows:,} rows in {RUNS} runs, {stored / 2**20:.0f} MiB stored")
         fine = measure_publishing(results, rows)
-        # What the app takes to show the snapshot goes here: it is results.root / "board.duckdb".
     if not fine:
         sys.exit(1)
 
@@ -75,7 +68,7 @@ def write_runs(results: Results, count: int, varied: bool) -> None:
 
 
 def measure_publishing(results: Results, rows: int) -> bool:
-    """Whether publishing is fast enough; prints what it takes beside only copying."""
+    """Whether publishing is fast enough; prints its cost beside that of only copying."""
     copying = cost(copy, results, results.root / "copy.duckdb")
     publishing = cost(publish, results, results.root / "board.duckdb")
     numbers = cost(publish_numbers, results, results.root / "numbers.duckdb")
@@ -91,7 +84,7 @@ def publish_numbers(results: Results, target: Path) -> None:
 
 
 def copy(results: Results, target: Path) -> None:
-    """Put the snapshot's columns of all rows into a file, and do nothing with them."""
+    """Only copy the snapshot's columns of all rows into a file."""
     columns = ", ".join(TABLES["samples"])
     with duckdb.connect(str(target)) as db:
         db.execute(SETTINGS)
@@ -102,7 +95,7 @@ def copy(results: Results, target: Path) -> None:
 
 
 def cost(work: Any, results: Results, target: Path) -> Cost:
-    """What ``work(results, target)`` takes in a process of its own."""
+    """The cost of ``work(results, target)`` in its own process."""
     context = get_context("spawn")
     told: Queue[tuple[float, int]] = context.Queue()
     process = context.Process(target=_measured, args=(work, results, target, told))

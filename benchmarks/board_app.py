@@ -3,12 +3,13 @@
     python benchmarks/board_app.py                       # ten runs of 100,000 rows
     python benchmarks/board_app.py --rows 100000 --seconds 10
 
-It needs a Chromium, as tests/board/test_board_browser.py does. Overview's queries are asked without Streamlit,
-of a snapshot that was just opened, and may take 0.1 s of CPU of all threads. First content is the heading,
-of which a page with nothing else is the measure; median of several visits by browsers that have nothing
-cached; it may take 1.5 times as long. When the answer stands there is told beside it. All pages are walked several times, in which
-memory may not grow. A writer then puts a new snapshot in place every 50 ms while a browser goes from page to
-page: no error, and no more open files than before. Exits with 1 if one of these does not hold.
+It needs a Chromium, as tests/board/test_board_browser.py does. It exits with 1 if one of these fails:
+
+- Overview's queries, of a snapshot that was just opened, take at most 0.1 s of CPU of all threads.
+- The heading of Overview is there within 1.5 times what a page with nothing but a heading takes (median of
+  several visits without a cache; the time until the answer is there is printed beside it).
+- Memory does not grow when all pages are visited several times.
+- While a new snapshot is published every 50 ms, browsing shows no error and leaves no more open files.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def published(folder: Path, rows: int) -> Path:
 
 
 def measure_queries(snapshot: Path) -> bool:
-    """Whether what Overview asks is answered in time; prints Samples' pages too."""
+    """Whether Overview's queries are fast enough; prints those of Samples too."""
 
     def overview() -> None:
         opened = data.Snapshot.open(snapshot)
@@ -157,11 +158,11 @@ SEEN = """
         requestAnimationFrame(look);
     })();
 """
-"""Looks in every frame for these texts; the clock starts when the page is asked for."""
+"""Looks for these texts in every frame; the clock starts with the request for the page."""
 
 
 def seconds_until(browser: Browser, url: str, *texts: str) -> list[float]:
-    """From asking for a page, with nothing cached, until each of these texts is on it."""
+    """Seconds from the request for a page, with nothing cached, until each of these texts is on it."""
     profile = browsers.new_profile(browser)
     profile.add_init_script(SEEN % json.dumps(texts))
     page = profile.new_page()
@@ -173,7 +174,7 @@ def seconds_until(browser: Browser, url: str, *texts: str) -> list[float]:
 
 
 def measure_walks(browser: Browser, server: Server, walks: int) -> bool:
-    """Whether memory stays what it is when all pages are seen again and again."""
+    """Whether memory stays the same when all pages are visited again and again."""
     profile = browsers.new_profile(browser)
     taken = []
     for _ in range(walks):
@@ -203,7 +204,7 @@ def memory(pid: int, name: str) -> int:
 
 
 def measure_publishing(browser: Browser, server: Server, small: Path, seconds: int) -> bool:
-    """Whether someone who browses notices nothing of snapshots that come every 50 ms."""
+    """Whether a visitor notices nothing of a new snapshot every 50 ms."""
     server.show(small)
     profile = browsers.new_profile(browser)
     stop = Event()

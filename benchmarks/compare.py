@@ -17,7 +17,7 @@ import click
 from shared import apart, cpu_seconds, peak, write
 
 from cowest_bench.store import Results
-from cowest_bench.store.selection import compare_runs
+from cowest_bench.store.comparison import compare_runs
 
 SEEN = ("sample_id", "score", "cluster", "cost", "weak_seconds", "strong_seconds", "answer")
 

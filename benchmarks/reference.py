@@ -1,10 +1,10 @@
-"""Make the runs of ``results/submitted`` anew: world 11 of the pocket world.
+"""Make the runs of ``results/submitted`` again: world 11 of the pocket world.
 
     python benchmarks/reference.py --results DIR        # about 15 minutes, two cores
 
-Two earlier checkpoints of one weak model (told half of the facts; trained with another seed), then every
-pairing of three weak and two strong models, and the controls. Same versions, same numbers: what may
-differ is the time that things took.
+Two earlier checkpoints of one weak model (trained on half of the facts; trained with another seed), then
+every pairing of three weak and two strong models, and the controls. With the same library versions, only
+the times differ. ``cowest submit`` then adds them to ``results/submitted``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHECKPOINTS = ((SEED, {"seed": SEED, "facts": 0.5}), (SEED + 1, {"seed": SEED}))
 @click.command()
 @click.option("--results", "root", type=click.Path(path_type=Path), required=True)
 def main(root: Path) -> None:
-    """Run all of it; what is finished is not run again."""
+    """Make all runs in DIR; finished ones are cached."""
     results = Results(root)
     results.prepare()
     for seed, options in CHECKPOINTS:

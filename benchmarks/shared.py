@@ -1,4 +1,4 @@
-"""What several benchmarks need: stored runs as large as one likes, CPU seconds, peak memory."""
+"""What several benchmarks need: stored runs of any size, CPU seconds, peak memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,9 @@ TEXT = "A patient of 54 years is seen with pain in the chest. " * 4
 def write(
     results: Results, run_id: str, system: str, count: int, seed: int, varied: bool = False
 ) -> None:
-    """A run of right/wrong answers in clusters of five, with texts as long as real ones.
+    """Store a run of ``count`` right or wrong answers in clusters of five, with texts as long as real ones.
 
-    Args:
-        results: Where to.
-        run_id: Its id.
-        system: Decides the models.
-        count: How many samples, each answered once.
-        seed: Of the scores.
-        varied: Whether every text is another one, so that they cannot be stored once.
+    With ``varied`` all texts differ, so that Parquet cannot store them once.
     """
     rng = np.random.default_rng(seed)
     of = find_system(system)
@@ -82,11 +76,7 @@ def write(
 
 
 def apart(work: Callable[..., None], *given: Any) -> None:
-    """Do something in a process of its own, so that its memory is not ours.
-
-    Raises:
-        RuntimeError: If it fails.
-    """
+    """Do something in another process, so that its memory does not count here."""
     process = Process(target=work, args=given)
     process.start()
     process.join()
@@ -95,7 +85,7 @@ def apart(work: Callable[..., None], *given: Any) -> None:
 
 
 def cpu_seconds(work: Callable[[], Any], times: int = 3) -> float:
-    """The best of several."""
+    """The least of several measurements."""
     taken = []
     for _ in range(times):
         start = time.process_time()
@@ -105,5 +95,5 @@ def cpu_seconds(work: Callable[[], Any], times: int = 3) -> float:
 
 
 def peak() -> int:
-    """Bytes that this process has had in memory at most."""
+    """The most bytes that this process has had in memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

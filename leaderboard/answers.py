@@ -1,4 +1,4 @@
-"""What the board says in words: pure functions from tables to sentences (HTML, names escaped)."""
+"""The board's sentences: pure functions from tables to HTML, with names escaped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BIG = "<p style='font-size:1.3rem;margin:0;line-height:1.45'>{}</p>"
 
 
 def known_costs(entries: pd.DataFrame) -> list[str]:
-    """The columns of ``COSTS`` that tell entries apart: where all is free, not the dollars."""
+    """The columns of ``COSTS`` that differ between entries: no dollars if all is free."""
     return [column for column in COSTS if (entries[column].fillna(0) > 0).any()] or [
         "seconds_per_1k"
     ]
@@ -42,13 +42,7 @@ def cheapest(entries: pd.DataFrame, cost: str, margin: float) -> pd.Series | Non
 
 
 def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
-    """The answer of the first page: the best pairing, and the cheapest that is as good.
-
-    Args:
-        entries: Of one suite and domain, best first.
-        cost: A column of ``COSTS``.
-        margin: A loss that does not matter.
-    """
+    """The best pairing, and the cheapest that is as good within the margin, by a column of ``COSTS``."""
     found = pairings(entries)
     if found.empty:
         return BIG.format("No weak and strong model have been run together here yet.")
@@ -104,14 +98,10 @@ def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float
 
 
 def which_go_together(pairs: pd.DataFrame) -> str:
-    """How many pairings gain over the better of their models alone, and which gains most.
-
-    Args:
-        pairs: ``data.pairings`` of one domain.
-    """
+    """How many of ``data.pairings`` gain over the better of their models alone, and which gains most."""
     known = pairs.dropna(subset=["over_best"])
     if known.empty:
-        return BIG.format("No pairing can be held against both of its models alone yet.")
+        return BIG.format("No pairing can be compared with both of its models alone yet.")
     best = known.loc[known["over_best"].idxmax()]
     gain = int((known["significant"].fillna(False).astype(bool) & (known["over_best"] > 0)).sum())
     return BIG.format(
@@ -130,11 +120,7 @@ def which_go_together(pairs: pd.DataFrame) -> str:
 
 
 def system(row: Mapping[str, object]) -> str:
-    """What a system is, as an item of a list.
-
-    Args:
-        row: Of ``data.systems``.
-    """
+    """What a system of ``data.systems`` is, as an item of a list."""
     roles, singles = (list(cast("Iterable[str]", row[name])) for name in ("roles", "compared_with"))
     models = "model" if len(roles) == 1 else "models"
     alone = f"; compared with {' and '.join(singles)}" if singles else " alone"
@@ -150,14 +136,7 @@ def system(row: Mapping[str, object]) -> str:
 
 
 def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: float) -> str:
-    """What a comparison found, its last row in bold.
-
-    Args:
-        comparison: ``comparison.table``.
-        candidate: Its name.
-        baseline: Its name.
-        margin: A loss that does not matter.
-    """
+    """The last row of ``comparison.table`` in a sentence."""
     last = comparison.iloc[-1]
     words = {
         "improved": "is better than",

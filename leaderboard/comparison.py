@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cowest_bench.analysis import contrasts
+from cowest_bench.analysis import POOLED, contrasts
 from cowest_bench.analysis.contrasts import Comparison, Contrast, Items
 from cowest_bench.errors import ComparisonError
-from cowest_bench.store.schema import POOLED
 from leaderboard import data
 from leaderboard.data import Snapshot
 

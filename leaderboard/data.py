@@ -1,8 +1,8 @@
 """The published snapshot: where it is, whether it is new, and what the pages ask it.
 
-A snapshot is never opened under its own name: DuckDB remembers files by their path, so that one that
-was replaced would not be noticed. Each is opened through a private hard link, and closed when nobody
-holds it any more.
+A snapshot is never opened under its own name: DuckDB remembers files by their path, and would not
+notice that one was replaced. Each is opened through a private hard link, and closed when nothing
+refers to it any more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.errors import ConfigError
-from cowest_bench.store.schema import POOLED, SCHEMA_VERSION
+from cowest_bench.store.schema import SCHEMA_VERSION
 from leaderboard.query import LOCKED
 
 DEFAULT_LOCATION = "results/board.duckdb"
@@ -41,7 +42,7 @@ def location() -> str:
 
 
 class Snapshot:
-    """An open snapshot. It does not change, so that results of queries are remembered.
+    """An open snapshot. It does not change, so results of queries are cached.
 
     Attributes:
         path: The private link; for ``query.ask``.
@@ -70,7 +71,7 @@ class Snapshot:
         """The snapshot that is at this path now.
 
         Raises:
-            ConfigError: If it is none, or one of another version.
+            ConfigError: If it is not a snapshot of this version.
         """
         folder = Path(tempfile.mkdtemp(prefix="cowest-board-"))
         private = folder / "board.duckdb"
@@ -84,7 +85,9 @@ class Snapshot:
             return cls(private)
         except duckdb.Error as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise ConfigError(f"{path} is no snapshot; write one with: cowest publish") from error
+            raise ConfigError(
+                f"{path} is not a snapshot; write one with: cowest publish"
+            ) from error
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -125,7 +128,7 @@ class Board:
         """The newest snapshot, None if nothing has been published yet.
 
         Raises:
-            ConfigError: If what is there is no snapshot of this version, or cannot be fetched.
+            ConfigError: If it is not a snapshot of this version, or cannot be fetched.
         """
         with self._lock:
             return self._remote() if "://" in self.place else self._local()
@@ -208,7 +211,7 @@ def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
 
 
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
-    """The rows of a leaderboard, best first; what is not ranked stands last."""
+    """The rows of a leaderboard, best first; unranked entries are last."""
     return snapshot.query(
         "SELECT *, weak_tokens_per_sample + strong_tokens_per_sample AS tokens, "
         "weak_calls_per_sample + strong_calls_per_sample AS calls FROM entries "
@@ -278,7 +281,7 @@ def most_checkpoints(snapshot: Snapshot, suite: str, entry: str | None = None) -
 
 
 def prompts(snapshot: Snapshot, run_id: str) -> dict[str, str]:
-    """The templates that a run's models were asked with, by name; none without a weak model's help."""
+    """The prompt templates of a run, by name; none if no weak model helped."""
     found = snapshot.query("SELECT prompts FROM runs WHERE run_id = $run", run=run_id)["prompts"]
     known = json.loads(found[0]) if len(found) and isinstance(found[0], str) else None
     return {str(k): str(v) for k, v in known.items()} if isinstance(known, dict) else {}

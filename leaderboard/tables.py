@@ -1,7 +1,6 @@
-"""Tables as they are shown: pure functions that keep numbers numbers, so that they sort and download.
+"""Tables as they are shown: pure functions that keep numbers as numbers, to be sorted and downloaded.
 
-Each has a list of its columns: title, how it is written, and what it means. Texts of others are cut
-and printable.
+Each has a list of its columns. Untrusted texts are cut and printable.
 """
 
 from __future__ import annotations
@@ -14,19 +13,12 @@ from leaderboard import text
 
 
 class Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        title: As it is shown.
-        form: ``text``, ``interval`` (a text with numbers), or a format such as ``%.3f``.
-        help: What it means.
-        width: In pixels.
-    """
+    """A column of a table."""
 
     title: str
-    form: str = "text"
+    form: str = "text"  # or interval (a text with numbers), or a format such as %.3f
     help: str = ""
-    width: int | None = None
+    width: int | None = None  # pixels
 
 
 RANKING = [
@@ -56,7 +48,7 @@ def chances(values: pd.Series) -> list[str]:
 
 
 def labels(values: pd.Series) -> list[str]:
-    """Names of others."""
+    """Untrusted names."""
     return [text.label(value) for value in values]
 
 
@@ -180,7 +172,7 @@ CALLS = [
 
 
 def calls(row: pd.Series) -> pd.DataFrame:
-    """What one answer took, by role: ``CALLS`` of a row of the table samples."""
+    """The cost of one answer, by role: ``CALLS`` of a row of the table samples."""
     names = ("calls", "input_tokens", "output_tokens", "seconds", "cost")
     roles = ("weak", "strong")
     return _table(CALLS, roles, *([row[f"{role}_{name}"] for role in roles] for name in names))

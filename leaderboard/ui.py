@@ -1,4 +1,4 @@
-"""What pages share: the snapshot, choices that live in the URL, links, empty states, the footer."""
+"""What pages share: the snapshot, choices in the URL, links, empty states, the footer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HALF = 480  # pixels: two such charts stand side by side, on a narrow screen one
 
 
 def empty(sentence: str, command: str = "") -> None:
-    """End the page with what is missing and what to type. The sentence is ours, the command too."""
+    """End the page with what is missing and what to type; both are trusted texts."""
     st.info(sentence, icon=":material/info:")
     if command:
         st.code(command, language=None)
@@ -29,7 +29,7 @@ def empty(sentence: str, command: str = "") -> None:
 
 
 def find_snapshot() -> Snapshot | None:
-    """The newest snapshot, if there is one that can be read."""
+    """The newest snapshot, if it can be read."""
     try:
         return data.board(data.location()).current()
     except ConfigError:
@@ -98,7 +98,7 @@ def footer() -> None:
 def choose(
     label: str, options: Sequence[str], *, key: str, default: str | None = None, **layout: Any
 ) -> str:
-    """One of some names of others, kept in the URL under the key."""
+    """One of several untrusted names, kept in the URL under the key."""
     shown = [*dict.fromkeys(options)]
     if st.session_state.get(key, shown[0]) not in shown:
         del st.session_state[key]  # another suite or a new snapshot does not have it
@@ -107,7 +107,7 @@ def choose(
 
 
 def unique(labels: Mapping[str, str]) -> dict[str, str]:
-    """Entries by a name that no other has: the label, with the start of the id where two share it."""
+    """Entries by a unique name: the label, with the start of the id if two share it."""
     shown = {entry: text.label(label) for entry, label in labels.items()}
     times = Counter(shown.values())
     return {
@@ -138,7 +138,7 @@ def checkpoints(history: pd.DataFrame) -> dict[str, str]:
 
 
 def others(runs: pd.DataFrame, names: Mapping[str, str], history: pd.DataFrame) -> dict[str, str]:
-    """Runs that one can be held against: of other entries, and earlier ones of its own."""
+    """Runs to compare with: those of other entries, and earlier ones of the same entry."""
     current = runs[runs["current"]]
     found = {name_of(names, row.entry): row.run_id for row in current.itertuples()}
     own = {} if len(history) < 2 else checkpoints(history)
@@ -183,7 +183,7 @@ def choose_margin() -> float:
 
 
 def link(page: str, label: str, icon: str, **parameters: Any) -> None:
-    """A link to another page with its choices made. The label is ours."""
+    """A link to another page with its choices made; the label is trusted text."""
     given = {name: str(value) for name, value in parameters.items() if value is not None}
     st.page_link(
         f"views/{page}.py",
@@ -205,15 +205,9 @@ def table(
     chooses: tuple[str, Sequence[Any]] | None = None,
     **layout: Any,
 ) -> None:
-    """Show one of ``tables``; with ``chooses``, a row that is clicked makes a choice.
+    """Show one of ``tables``; ``alt`` describes it for those who cannot see it.
 
-    Args:
-        frame: The table.
-        listed: Its columns.
-        alt: What it is, for those who cannot see it.
-        key: Its name, where a row can be clicked.
-        chooses: Key of the choice, and what each row stands for there.
-        **layout: For Streamlit.
+    With ``key`` and ``chooses`` (key of a choice, and its value for each row), a click makes a choice.
     """
     chosen: dict[str, Any] = {}
     if key and chooses:
@@ -237,7 +231,7 @@ def _choose_row(table: str, key: str, values: Sequence[Any]) -> None:
 
 
 def take_example(examples: Mapping[str, str]) -> None:
-    """The example that was clicked is the statement; not on its page, as ``_choose_row``."""
+    """Make the example that was clicked the statement; not on its page, for the same reason."""
     if name := st.session_state["example"]:
         st.session_state["statement"] = examples[name]
 
@@ -260,7 +254,7 @@ def _column(column: Column) -> Any:
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table of others' values in which every text and every column name can be shown."""
+    """A table of untrusted values in which every text and every column name can be shown."""
     names = [text.label(name) for name in frame.columns]
     shown = frame.copy()
     shown.columns = pd.Index(

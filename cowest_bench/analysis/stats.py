@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 Clusters = Sequence[Hashable] | NDArray[Any]
@@ -212,7 +212,7 @@ def _student(mean: float, error: StandardError, alpha: float) -> Estimate:
 
 
 def _t(error: StandardError, alpha: float) -> float:
-    return float(stats.t.isf(alpha / 2, error.df))
+    return -float(special.stdtrit(error.df, alpha / 2))
 
 
 def _right_wrong(difference: Floats) -> bool:
@@ -274,7 +274,7 @@ def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, marg
         se = float(np.sqrt(inflation * _variance(max(-1.0, -margin), helped, hurt, n) / n))
     if not se:
         return float(mean <= -margin)
-    return float(stats.t.sf((mean + margin) / se, error.df))
+    return float(special.stdtr(error.df, -(mean + margin) / se))
 
 
 def verdict(difference: Estimate, margin: float) -> Verdict:

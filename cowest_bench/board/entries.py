@@ -1,7 +1,7 @@
 """The table ``entries``: scores, gains over the single models, ranks and ties.
 
-An entry's checkpoints are its runs on the same data; the newest is current, and the entry's row is about
-it. Systems to compare with that have not been run leave None.
+An entry's checkpoints are its runs on the same data; its row is about the newest. Columns that need a
+system that has not been run are None.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from cowest_bench.analysis import contrasts, resampling, stats
+from cowest_bench.analysis import ALPHA, POOLED, contrasts, resampling, stats
 from cowest_bench.analysis.contrasts import Items
 from cowest_bench.analysis.stats import Floats
 from cowest_bench.board.gates import histories
 from cowest_bench.config import ROLES
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.gain_rows import gain_columns, singles_of, strong_single
-from cowest_bench.store.measured import Measured
-from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, POOLED
+from cowest_bench.store.records import Entry
+from cowest_bench.store.rows import Measured, gain_columns, singles_of, strong_single
+from cowest_bench.store.schema import MIN_COVERAGE
 from cowest_bench.store.selection import ANSWERING
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 
-MOST_GROUPS = 5_000  # clusters that ranks resample; more are joined at random into so many
+MOST_GROUPS = 5_000  # clusters that ranks resample; more are joined at random into this many
 
 
 def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
     """The table ``entries`` of one suite.
 
-    One row for each entry and domain; and one for all domains together (``POOLED``, also where there
-    is only one), every sample counting the same, for the entries that have a run in every domain.
+    One row for each entry and domain; and one for all domains together (``POOLED``, even if there is
+    only one), every sample counting the same, for each entry that has a run in every domain.
     """
     current: dict[str, dict[Entry, Measured]] = defaultdict(dict)
     for history in histories(members):
@@ -65,7 +64,7 @@ def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
 
 
 def label(entry: Entry, *, with_format: bool) -> str:
-    """``SYSTEM: weak-64 + strong (shuffled)``; a single model needs no system, its name says it."""
+    """``SYSTEM: weak-64 + strong (shuffled)``; for a single model, its name alone."""
     models = " + ".join(name for name in (entry.weak, entry.strong) if name)
     text = models if entry.system in ROLES else f"{entry.system}: {models}"
     notes = [entry.format if with_format else None, entry.control]
@@ -73,7 +72,7 @@ def label(entry: Entry, *, with_format: bool) -> str:
 
 
 def _entry_row(entry: Entry, parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
-    """What one entry scored and took in one or several domains, and what it gained."""
+    """The score, cost and gain of an entry in one or several domains."""
     pairs = contrasts.pool([contrasts.pair(each.items, each.items) for each in parts])
     scores = pairs.ours[pairs.scored]
     estimate = stats.mean_interval(scores, pairs.clusters[pairs.scored])
@@ -101,7 +100,7 @@ def _entry_row(entry: Entry, parts: Sequence[Measured], members: Sequence[Measur
 
 
 def _mean(rows: Sequence[TableRow], name: str, weight: str | None) -> float | None:
-    """Of a column over runs, by their answers; a sum is divided by them. None if any is not known."""
+    """Mean of a column over runs, per answer; without ``weight``, the column holds sums. None if unknown."""
     values = [row[name] for row in rows]
     if any(value is None or np.isnan(value) for value in values):
         return None
@@ -110,25 +109,26 @@ def _mean(rows: Sequence[TableRow], name: str, weight: str | None) -> float | No
 
 
 def _gains(parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
-    """The columns ``GAIN`` over all domains, and which systems have not been run in each of them."""
+    """The columns ``GAIN`` over all domains, and which systems have not been run in all of them."""
     if not parts[0].run.compared_with:
         return {}
     found = [singles_of(each, members) for each in parts]
     names = parts[0].run.compared_with
-    singles = {name: _all([each.get(name) for each in found]) for name in names}
+    singles = {name: _items([each.get(name) for each in found]) for name in names}
     missing = [f"{shown(name)} alone" for name, items in singles.items() if items is None]
     strong = next(filter(None, map(strong_single, found)), None)
     columns = gain_columns([each.items for each in parts], singles, strong)
     return {"missing": ", ".join(missing) or None, **columns}
 
 
-def _all(single: Sequence[Measured | None]) -> list[Items] | None:
+def _items(single: Sequence[Measured | None]) -> list[Items] | None:
+    """The samples in every domain; None if one is missing."""
     items = [each.items for each in single if each]
     return items if len(items) == len(single) else None
 
 
 def _adjust(rows: Sequence[TableRow]) -> None:
-    """Holm's p over the entries of one suite and domain, and whether it is below the level."""
+    """Adjust p by Holm over the entries of one suite and domain; say whether it is below the level."""
     tested = [row for row in rows if "over_best_p" in row]
     adjusted = stats.holm([row["over_best_p"] for row in tested])
     for row, p in zip(tested, adjusted, strict=True):
@@ -136,11 +136,11 @@ def _adjust(rows: Sequence[TableRow]) -> None:
 
 
 def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measured]]) -> None:
-    """Between which ranks every entry lies, and the ties.
+    """Add the interval of each entry's rank, and the ties.
 
-    On the samples that all of them have scores for; controls, and entries with a coverage below
-    ``MIN_COVERAGE``, stay out. In the order of their best rank, then score, a new tie group begins with
-    every entry whose ranks no longer overlap those of the group's first member.
+    On the samples for which all entries have scores; controls, and entries with a coverage below
+    ``MIN_COVERAGE``, are not ranked. In the order of best rank, then score, a new tie group begins with
+    an entry whose ranks no longer overlap those of the group's first member.
     """
     ranked = [e for e, row in rows.items() if not e.control and row["coverage"] >= MIN_COVERAGE]
     if not ranked:
@@ -155,21 +155,19 @@ def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measure
     )
     if not len(clusters):
         return
-    for entry, rank in zip(
-        ranked, resampling.rank_intervals(scores, _joined(clusters)), strict=True
-    ):
-        rows[entry] |= {"rank_best": rank.best, "rank_worst": rank.worst}
+    ranks = resampling.rank_intervals(scores, _joined(clusters))
+    found = [rows[entry] for entry in ranked]
+    for row, rank in zip(found, ranks, strict=True):
+        row |= {"rank_best": rank.best, "rank_worst": rank.worst}
     group, last = 0, 0
-    for row in sorted(
-        (rows[entry] for entry in ranked), key=lambda row: (row["rank_best"], -row["score"])
-    ):
+    for row in sorted(found, key=lambda row: (row["rank_best"], -row["score"])):
         if row["rank_best"] > last:
             group, last = group + 1, row["rank_worst"]
         row["tie_group"] = group
 
 
 def _common(several: Sequence[Items]) -> tuple[Floats, NDArray[np.intp]]:
-    """Scores of systems (rows) on the samples that all have scores for, and their clusters."""
+    """Scores of systems (rows) on the samples that all have scores for; and the samples' clusters."""
     keys = reduce(np.intersect1d, [each.keys[~np.isnan(each.scores)] for each in several])
     places = [np.searchsorted(each.keys, keys) for each in several]
     scores = np.stack([each.scores[rows] for each, rows in zip(several, places, strict=True)])
@@ -177,7 +175,7 @@ def _common(several: Sequence[Items]) -> tuple[Floats, NDArray[np.intp]]:
 
 
 def _joined(clusters: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Clusters joined at random into ``MOST_GROUPS``, where there are more: as independent, and faster."""
+    """At most ``MOST_GROUPS`` clusters, joined at random: still independent, and faster."""
     groups = int(clusters.max()) + 1
     if groups <= MOST_GROUPS:
         return clusters

@@ -6,21 +6,20 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cowest_bench.analysis import contrasts
+from cowest_bench.analysis import MARGIN, contrasts
 from cowest_bench.analysis.contrasts import Pairs
 from cowest_bench.errors import ComparisonError, CowestError
 from cowest_bench.gate import baseline
 from cowest_bench.gate.baseline import Baseline, ScoredRun
 from cowest_bench.store import Run
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.measured import Measured
-from cowest_bench.store.schema import ALPHA, TOLERANCE
+from cowest_bench.store.records import Entry
+from cowest_bench.store.rows import Measured
 from cowest_bench.store.suites import Place, shown
 from cowest_bench.store.tables import TableRow
 
 
 def blessed_baselines(folder: Path, warn: Callable[[str], None]) -> list[Baseline]:
-    """The baselines in a folder that can be read, in the order in which they were blessed."""
+    """The readable baselines of a folder, in the order in which they were blessed."""
     found = []
     for path in sorted(folder.glob("*.json")):
         try:
@@ -35,7 +34,7 @@ def histories(members: Sequence[Measured]) -> list[list[Measured]]:
     found: dict[tuple[Entry, str], list[Measured]] = defaultdict(list)
     for each in sorted(members, key=lambda each: (each.run.created, each.run.run_id)):
         found[Entry.of(each.run), each.run.data].append(each)
-    return [*found.values()]
+    return list(found.values())
 
 
 def gate_rows(
@@ -43,8 +42,8 @@ def gate_rows(
 ) -> list[TableRow]:
     """The table ``gates`` of one suite.
 
-    Every checkpoint against the one before it, and against the newest blessed baseline of the same
-    data and system.
+    Compares every checkpoint with the one before it, and with the newest baseline of the same data and
+    system.
     """
     blessed = {(run.data, run.system): (each.name, run) for each in baselines for run in each.runs}
     rows = []
@@ -55,16 +54,15 @@ def gate_rows(
                 rows += _gate(each.run, before.run.run_id, "previous", pairs)
             known = blessed.get((each.run.data, each.run.system))
             if known and (scored := _scored(each, warn)):
-                rows += _gate(
-                    each.run, known[0], "baseline", contrasts.pair(scored.items, known[1].items)
-                )
+                pairs = contrasts.pair(scored.items, known[1].items)
+                rows += _gate(each.run, known[0], "baseline", pairs)
     return rows
 
 
 def _scored(each: Measured, warn: Callable[[str], None]) -> ScoredRun | None:
     try:
         return baseline.scored(each.stored.results, each.run)
-    except CowestError as error:  # it has too many samples, or was removed meanwhile
+    except CowestError as error:  # too many samples, or removed meanwhile
         warn(str(error))
         return None
 
@@ -72,19 +70,20 @@ def _scored(each: Measured, warn: Callable[[str], None]) -> ScoredRun | None:
 def _gate(run: Run, against: str, kind: str, pairs: Pairs) -> list[TableRow]:
     if not pairs.scored.any():
         return []
-    found = contrasts.contrast(pairs, margin=TOLERANCE, alpha=ALPHA)
+    found = contrasts.contrast(pairs, margin=MARGIN)
     value, low, high = found.difference
     about = {"run_id": run.run_id, "against": against, "kind": kind, "n": found.n}
     return [about | {"difference": value, "low": low, "high": high, "verdict": str(found.verdict)}]
 
 
 def baseline_rows(baselines: Sequence[Baseline], places: Mapping[str, Place]) -> list[TableRow]:
-    """The table ``baselines``; the suite of data without runs is not known."""
-    return [_baseline_row(each, run, places) for each in baselines for run in each.runs]
+    """The table ``baselines``; data without runs have no suite."""
+    return [
+        _baseline_row(each, run, places.get(run.data)) for each in baselines for run in each.runs
+    ]
 
 
-def _baseline_row(each: Baseline, run: ScoredRun, places: Mapping[str, Place]) -> TableRow:
-    place = places.get(run.data)
+def _baseline_row(each: Baseline, run: ScoredRun, place: Place | None) -> TableRow:
     known = [score for score in run.scores.values() if score is not None]
     names = {"domain": run.domain, "system": run.system, "weak": run.weak, "strong": run.strong}
     return {

@@ -1,4 +1,4 @@
-"""The committed reference results: their folder, and the checks that it has to pass.
+"""The committed reference results: their folder, and the checks that it must pass.
 
     results/submitted/
       runs/ID.json, ID.parquet   test runs; and feedback runs, of which only the scores are kept
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,10 +27,11 @@ from cowest_bench.config import ModelSpec
 from cowest_bench.errors import RecordError, redacted
 from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
 from cowest_bench.store.cards import read_card
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.export import LOCAL_OPTIONS, TEXTS, require_fields
+from cowest_bench.store.database import TEXTS, require_fields
+from cowest_bench.store.files import FILE_NAME
+from cowest_bench.store.records import Entry
 from cowest_bench.store.results import read_run
-from cowest_bench.store.suites import FILE_NAME
+from cowest_bench.store.rows import LOCAL_OPTIONS
 
 INDEX = "index.jsonl"
 BESIDE = (INDEX, "README.md")  # files of the folder that the index does not list
@@ -61,20 +61,18 @@ def cleaned(run: Run) -> Run:
 def _nameless(spec: ModelSpec) -> ModelSpec:
     card = spec.card and f"models/{PurePosixPath(spec.card).parent.name}/card.json"
     provider = next((each for each in ("hf/", "vllm/") if spec.name.startswith(each)), "")
-    name = spec.name.removeprefix(provider)
-    if _is_folder(name):
-        name = Path(name).name
-    adapter = spec.adapter
-    if adapter and _is_folder(adapter):
-        adapter = Path(adapter).name
-    return spec.model_copy(update={"name": provider + name, "adapter": adapter, "card": card})
+    name = provider + _without_folder(spec.name.removeprefix(provider))
+    adapter = spec.adapter and _without_folder(spec.adapter)
+    return spec.model_copy(update={"name": name, "adapter": adapter, "card": card})
 
 
-def _is_folder(name: str) -> bool:
-    return name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+def _without_folder(name: str) -> str:
+    local = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+    return Path(name).name if local else name
 
 
 def canonical(content: Mapping[str, Any]) -> str:
+    """JSON that is the same for the same content, for git."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -88,7 +86,7 @@ def write_index(folder: Path) -> None:
 
 
 def files(folder: Path) -> list[Path]:
-    """What the index has to list."""
+    """The files that the index lists."""
     found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return sorted(
         (path for path in found if path.relative_to(folder).as_posix() not in BESIDE),
@@ -104,7 +102,7 @@ def _sha256(path: Path) -> str:
 
 
 def problems(folder: Path) -> list[str]:
-    """What is wrong with a folder of reference results, a sentence each; nothing if it is sound."""
+    """What is wrong with a folder of reference results, a sentence each."""
     if not folder.exists():
         return []
     found = [*_index_problems(folder)]
@@ -134,7 +132,7 @@ def _index_problems(folder: Path) -> Iterator[str]:
         lines = (folder / INDEX).read_text(encoding="utf-8").splitlines()
         listed = [(entry["path"], entry["sha256"]) for entry in map(json.loads, lines)]
     except (OSError, ValueError, KeyError, TypeError):
-        yield f"{INDEX} cannot be read: it has a JSON with path and sha256 in every line."
+        yield f"{INDEX} cannot be read: every line must be a JSON with path and sha256."
         return
     names = [name for name, _ in listed]
     if names != sorted(set(names)):
@@ -233,20 +231,3 @@ def _strings(content: object) -> Iterator[str]:
     elif isinstance(content, list):
         for value in content:
             yield from _strings(value)
-
-
-def rewritten(folder: Path) -> list[str] | None:
-    """Files of the folder that were removed or changed after they were committed.
-
-    None where there is no git, or no history of the folder.
-    """
-    command = ["git", "log", "--no-renames", "--diff-filter=DMT", "--format=", "--name-only", "--"]
-    try:
-        done = subprocess.run(
-            [*command, "."], cwd=folder, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return sorted(
-        line for line in set(done.stdout.splitlines()) if Path(line).name not in ("", *BESIDE)
-    )

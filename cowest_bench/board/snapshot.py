@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -20,12 +21,11 @@ from cowest_bench.board.systems import system_rows
 from cowest_bench.board.trainings import step_rows, training_row
 from cowest_bench.config import Progress
 from cowest_bench.errors import ConfigError
-from cowest_bench.gate.baseline import Baseline
 from cowest_bench.store import Results
-from cowest_bench.store.cards import Card
-from cowest_bench.store.export import Export, by_data, finished
-from cowest_bench.store.feedback_rows import Feedback, distinct_feedback, feedback_of
-from cowest_bench.store.measured import Measured, Stored
+from cowest_bench.store.cards import Card, Feedback, distinct_feedback, feedback_of
+from cowest_bench.store.database import Export, by_data, stored_runs
+from cowest_bench.store.results import Stored
+from cowest_bench.store.rows import Measured
 from cowest_bench.store.schema import TABLES, VIEWS
 from cowest_bench.store.suites import Place, places
 from cowest_bench.store.tables import insert, new_database
@@ -51,27 +51,27 @@ def publish(
 
     Args:
         results: Where the runs are.
-        target: The snapshot's file, which is replaced.
-        submitted: Folder of the reference results; a run that is in both is the local one.
+        target: The file to write or replace.
+        submitted: Folder of the reference results; if a run is in both, the local one counts.
         baselines: Folder of the blessed baselines.
         texts: Whether to keep questions, answers, drafts, prompts and error messages.
         command: What made it, for the record.
         progress: Told how many runs are done.
 
     Raises:
-        ConfigError: If the file cannot be written; the one from before is as it was.
+        ConfigError: If the file cannot be written; an older one stays as it was.
     """
     folders = {"local": results}
     if submitted is not None:
         folders["reference"] = Results(submitted)
     try:
         with new_database(target, TABLES, SNAPSHOT_VIEWS) as db:
-            count = _Count(progress)
-            export = Export(
-                db, folders, text_length=TEXT_LENGTH if texts else 0, tick=count.one_more
-            )
-            stored = finished(folders, export.warn)
-            count.total = sum(each.run.split == "test" for each in stored)
+            export = Export(db, folders, text_length=TEXT_LENGTH if texts else 0)
+            stored = stored_runs(folders, export.warn)
+            if progress:
+                total = sum(each.run.split == "test" for each in stored)
+                done = count()
+                export.tick = lambda: progress("publish", next(done), total)
             _write(export, stored, baselines)
             export.add_meta(command)
     except (OSError, duckdb.Error) as error:
@@ -89,20 +89,6 @@ def notes(snapshot: Path) -> list[str]:
     return [note for (text,) in found for note in json.loads(text)]
 
 
-class _Count:
-    """Tells how many runs are done."""
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.done = self.total = 0
-
-    def one_more(self) -> None:
-        """Before a run is read."""
-        if self.progress:
-            self.progress("publish", self.done, self.total)
-        self.done += 1
-
-
 def _write(export: Export, stored: Sequence[Stored], baselines: Path | None) -> None:
     """Fill all tables but ``meta``."""
     tests = [each for each in stored if each.run.split == "test"]
@@ -116,7 +102,9 @@ def _write(export: Export, stored: Sequence[Stored], baselines: Path | None) -> 
             each for same in by_data(members) for each in export.add(same, place[same[0].run.data])
         ]
         known += [each.run for each in measured]
-        _add_suite(export, measured, blessed)
+        if measured:
+            insert(export.db, "entries", entry_rows(measured))
+            insert(export.db, "gates", gate_rows(measured, blessed, export.warn))
         for each in sorted(measured, key=_stands_for_its_training):
             if each.card:
                 trained.setdefault(each.card.name, (each.card, each))
@@ -131,21 +119,15 @@ def _by_suite(tests: Sequence[Stored], place: Mapping[str, Place]) -> list[list[
     return [found[suite] for suite in sorted(found)]
 
 
-def _add_suite(export: Export, members: Sequence[Measured], blessed: Sequence[Baseline]) -> None:
-    if members:
-        insert(export.db, "entries", entry_rows(members))
-        insert(export.db, "gates", gate_rows(members, blessed, export.warn))
-
-
 def _stands_for_its_training(each: Measured) -> tuple[bool, object]:
-    """Order of the runs with a trained model: the first one stands for its training, controls last."""
+    """Sorts the runs of a trained model: the first one stands for its training, controls are last."""
     return each.run.control is not None, each.run.created
 
 
 def _add_trainings(
     export: Export, trained: Iterable[tuple[Card, Measured]], stored: Mapping[str, Stored]
 ) -> None:
-    """The tables of the trainings, and the influence of the drafts that they learned from."""
+    """Fill the tables of the trainings, and the influence of the drafts that they learned from."""
     found: list[Feedback] = []
     for card, each in trained:
         feedback = feedback_of(card, stored)

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import pyarrow.compute as pc
@@ -23,17 +22,16 @@ from cowest_bench.board.reference import (
 )
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, Run, arrow_schema, replaced
-from cowest_bench.store.cards import Card, card_of
-from cowest_bench.store.export import finished
-from cowest_bench.store.feedback_rows import feedback_of
-from cowest_bench.store.measured import Stored
+from cowest_bench.store.cards import Card, card_of, feedback_of
+from cowest_bench.store.database import stored_runs
+from cowest_bench.store.results import Stored
 from cowest_bench.store.selection import select
 
 LEFT_OUT = "…"  # stands for a draft whose text is not published
 
 
 def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: bool) -> list[Path]:
-    """Add test runs, with what their weak models came from, and return the new files.
+    """Add test runs, with the trainings of their weak models, and return the new files.
 
     Args:
         results: Where the runs are.
@@ -42,20 +40,24 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
         keep_texts: Whether questions, answers, drafts and error messages may be published.
 
     Raises:
-        ConfigError: If there are no such runs, they are there already, or a check of them or of the
-            folder fails.
+        ConfigError: If there are no such runs, they were already added, or a check fails.
     """
     if broken := problems(folder):
         raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")
-    stored = {each.run.run_id: each for each in finished({"local": results}, lambda reason: None)}
+    stored = {
+        each.run.run_id: each for each in stored_runs({"local": results}, lambda reason: None)
+    }
     wanted = _chosen(stored, texts, folder)
     with tempfile.TemporaryDirectory() as packed:
         target = Results(packed)
         for each in wanted.values():
             card = card_of(each.run, [results])
-            _pack_run(each, target, keep_texts, trained=card is not None)
+            run, rows = cleaned(each.run), _table(each)
             if card:
                 _pack_training(card, stored, target)
+            else:
+                run = _without_card(run)
+            _write(run, rows if keep_texts else _without_texts(rows), target)
         write_index(target.root)
         if broken := problems(target.root):
             raise ConfigError(f"This cannot be submitted: {broken[0]}")
@@ -68,8 +70,8 @@ def _chosen(stored: Mapping[str, Stored], texts: Sequence[str], folder: Path) ->
     for run in runs:
         if run.split != "test":
             raise ConfigError(
-                f"Run {run.run_id} is of the split {run.split}; submit test runs; the feedback that "
-                "they come from is added to them."
+                f"Run {run.run_id} is of the split {run.split}; submit test runs, and their feedback "
+                "is added to them."
             )
         if (folder / "runs" / f"{run.run_id}.json").exists():
             raise ConfigError(
@@ -78,19 +80,12 @@ def _chosen(stored: Mapping[str, Stored], texts: Sequence[str], folder: Path) ->
     return {run.run_id: stored[run.run_id] for run in runs}
 
 
-def _pack_run(each: Stored, target: Results, keep_texts: bool, trained: bool) -> None:
-    """A run without local paths, and without a card that does not exist."""
-    run, table = cleaned(each.run), _table(each)
-    run = run if trained else _without_card(run)
-    _write(run, table if keep_texts else _without_texts(table), target)
-
-
 def _without_card(run: Run) -> Run:
     weak = run.weak and run.weak.model_copy(update={"card": None})
     return run.model_copy(update={"weak": weak})
 
 
-def _table(each: Stored) -> Any:
+def _table(each: Stored) -> pyarrow.Table:
     path = each.results.runs / f"{each.run.run_id}.parquet"
     try:
         return pyarrow.parquet.read_table(path).cast(arrow_schema()).combine_chunks()
@@ -111,7 +106,7 @@ def _pack_training(card: Card, stored: Mapping[str, Stored], target: Results) ->
             _write(_without_card(cleaned(each.run)), _scores_only(_table(each)), target)
 
 
-def _without_texts(table: Any) -> Any:
+def _without_texts(table: pyarrow.Table) -> pyarrow.Table:
     """Rows with blank texts, errors that only say ``error``, and clusters as hashes."""
     labels = table["cluster"].to_pylist()
     kept = {name: table[name] for name in table.column_names if name not in WITH_TEXT}
@@ -123,12 +118,12 @@ def _without_texts(table: Any) -> Any:
     return _filled(kept, len(table))
 
 
-def _said(errors: Any) -> Any:
+def _said(errors: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
     """Only that there was an error."""
     return pc.if_else(pc.is_valid(errors), "error", pyarrow.nulls(len(errors), pyarrow.string()))
 
 
-def _scores_only(table: Any) -> Any:
+def _scores_only(table: pyarrow.Table) -> pyarrow.Table:
     """Of feedback: which sample and epoch, whether there was a draft, and what it scored."""
     kept = {name: table[name] for name in ("run_id", "sample_id", "epoch", "score", "gold_logprob")}
     drafted = pc.greater(pc.utf8_length(pc.fill_null(table["draft"], "")), 0)
@@ -138,7 +133,7 @@ def _scores_only(table: Any) -> Any:
     return _filled(kept, len(table))
 
 
-def _filled(kept: Mapping[str, Any], count: int) -> Any:
+def _filled(kept: Mapping[str, pyarrow.ChunkedArray], count: int) -> pyarrow.Table:
     """The columns of a run's rows, of which those not kept are empty."""
     blank = {"string": "", "int64": 0}
     columns = [
@@ -150,7 +145,7 @@ def _filled(kept: Mapping[str, Any], count: int) -> Any:
     return pyarrow.table(columns, schema=arrow_schema())
 
 
-def _write(run: Run, table: Any, target: Results) -> None:
+def _write(run: Run, table: pyarrow.Table, target: Results) -> None:
     with replaced(target.runs / f"{run.run_id}.parquet") as path:
         pyarrow.parquet.write_table(table, path, compression="zstd")
     with replaced(target.runs / f"{run.run_id}.json") as path:
@@ -166,8 +161,8 @@ def _add(packed: Path, folder: Path) -> list[Path]:
             new.append((path, place))
         elif place.name == "card.json" and place.read_bytes() != path.read_bytes():
             raise ConfigError(
-                f"{place} says something else of the training {place.parent.name}; submitted files "
-                "never change, so that this run cannot be added."
+                f"{place} differs from this card of the training {place.parent.name}; submitted files "
+                "never change, so this run cannot be added."
             )
     for path, place in new:
         with replaced(place) as written:

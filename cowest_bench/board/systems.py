@@ -1,4 +1,4 @@
-"""The table ``systems``: what the leaderboard has to know of each system, asked of its object."""
+"""The table ``systems``: what the leaderboard knows about each system, from its object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cowest_bench.errors import ConfigError
 from cowest_bench.store import Run
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
-from cowest_bench.systems import System, find_system, system_names
+from cowest_bench.systems import find_system, system_names
 
 
 def system_rows(runs: Iterable[Run]) -> list[TableRow]:
@@ -26,14 +26,8 @@ def _system_row(run: Run, position: int) -> TableRow:
         "compared_with": [shown(name) for name in run.compared_with],
         "position": position,
     }
-    system = _installed(run.system)
-    if system is not None:
-        row |= {"tuned": system.tuned, "untuned": system.untuned, "color": system.color}
-    return row
-
-
-def _installed(name: str) -> System | None:
     try:
-        return find_system(name)
-    except ConfigError:
-        return None
+        system = find_system(run.system)
+    except ConfigError:  # not installed here
+        return row
+    return row | {"tuned": system.tuned, "untuned": system.untuned, "color": system.color}

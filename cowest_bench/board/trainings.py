@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from cowest_bench.store.cards import Card, number
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.feedback_rows import Feedback
-from cowest_bench.store.measured import Measured
+from math import isfinite
+
+from cowest_bench.store.cards import Card, Feedback
+from cowest_bench.store.records import Entry
+from cowest_bench.store.rows import Measured
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 
-MOST_STEPS = 10_000  # of one training that are shown
+MOST_STEPS = 10_000  # of one training
 
 #: Columns of the table ``training_steps``, by their names in trl's log.
 LOGGED = {
@@ -23,7 +24,7 @@ LOGGED = {
 
 
 def training_row(card: Card, each: Measured, feedback: Feedback | None) -> TableRow:
-    """The table ``trainings``: a training, and the run that stands for it."""
+    """A row of ``trainings``: a training, and the run that stands for it."""
     content = card.content
     integers = {name: content.get(name) for name in ("n_rows", "best_step", "seed")}
     return {
@@ -36,23 +37,33 @@ def training_row(card: Card, each: Measured, feedback: Feedback | None) -> Table
         "feedback_run": feedback and feedback.drafts.run.run_id,
         **{role: shown(spec.base_label) for role, spec in each.run.models.items()},
         **{name: value for name, value in integers.items() if isinstance(value, int)},
-        "seconds": number(content.get("seconds")),
+        "seconds": _number(content.get("seconds")),
         "settings": content.get("settings"),
         "versions": content.get("versions"),
     }
 
 
 def step_rows(card: Card) -> list[TableRow]:
-    """The table ``training_steps`` of one training: what trl logged, and the scores on dev."""
+    """The rows of ``training_steps`` for one training: what trl logged, and the scores on dev."""
     steps: dict[int, TableRow] = {}
     logged = card.content.get("history")
     for entry in logged if isinstance(logged, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("step"), int) and "loss" in entry:
-            known = {column: number(entry.get(name)) for column, name in LOGGED.items()}
+            known = {column: _number(entry.get(name)) for column, name in LOGGED.items()}
             steps.setdefault(entry["step"], {}).update(known)
     scores = card.content.get("dev_scores")
     for step, score in scores.items() if isinstance(scores, dict) else ():
         if str(step).isdecimal():
-            steps.setdefault(int(step), {})["dev_score"] = number(score)
+            steps.setdefault(int(step), {})["dev_score"] = _number(score)
     rows = [{"training": card.name, "step": step, **row} for step, row in sorted(steps.items())]
     return rows[:MOST_STEPS]
+
+
+def _number(value: object) -> float | None:
+    """A finite number, or None for anything else that an untrusted file may hold."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if isfinite(value) else None
+    except OverflowError:
+        return None

@@ -5,42 +5,39 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import click
 
 from cowest_bench.cli.shared import progress_bars, read_results, results_option
 from cowest_bench.errors import ConfigError, printable
 
-FC = TypeVar("FC", bound=Callable[..., object] | click.Command)
-
 SNAPSHOT = "board.duckdb"  # in the results folder
 SUBMITTED = "submitted"
 PORT = 8501
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 texts_option = click.option(
     "--texts/--no-texts",
     default=True,
     help="Keep questions, answers, drafts, prompts and error messages; or only numbers, for data "
-    "that may not be published.",
+    "that must not be published.",
 )
 
 
-def _folder_option(name: str, default: str, says: str) -> Callable[[FC], FC]:
-    return click.option(
-        f"--{name}",
-        type=click.Path(path_type=Path, file_okay=False),
-        metavar="DIR",
-        help=f"{says}  [default: {default}]",
-    )
-
-
-submitted_option = _folder_option(
-    "submitted", "submitted/ in the results folder", "Folder of the committed reference results."
+submitted_option = click.option(
+    "--submitted",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of the committed reference results.  [default: submitted/ in the results folder]",
 )
-baselines_option = _folder_option("baselines", "baselines", "Folder of the blessed baselines.")
+baselines_option = click.option(
+    "--baselines",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of the blessed baselines.  [default: baselines]",
+)
 
 
 @click.command()
@@ -60,8 +57,8 @@ def publish(
 ) -> None:
     """Write everything that the leaderboard shows into one read-only file, a snapshot.
 
-    It holds all finished test runs, the trainings of their weak models, and the reference results. An
-    open leaderboard switches to it without interruption. Runs that cannot be read are left out and
+    It contains all finished test runs, the trainings of their weak models, and the reference results.
+    An open leaderboard switches to it without interruption. Runs that cannot be read are left out and
     listed.
 
     \b
@@ -143,11 +140,7 @@ def board(root: Path, location: str | None, port: int) -> None:
 
 
 def leaderboard_folder() -> Path:
-    """The app: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        ConfigError: If it is in neither place.
-    """
+    """The app: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     for folder in (package / "_leaderboard", package.parent / "leaderboard"):
         if (folder / "app.py").is_file():
@@ -159,7 +152,7 @@ def leaderboard_folder() -> Path:
 
 
 def streamlit_command(app: Path, port: int) -> list[str]:
-    """How Streamlit is started: reachable from this machine only, no prompts, no telemetry."""
+    """Starts Streamlit, reachable from this machine only, without prompts and telemetry."""
     options = {
         "server.address": "127.0.0.1",
         "server.port": port,
@@ -172,7 +165,7 @@ def streamlit_command(app: Path, port: int) -> list[str]:
 
 
 def streamlit_environment(environment: Mapping[str, str], location: str) -> dict[str, str]:
-    """The environment, with the snapshot's location and this very package on the path."""
+    """The environment, with the snapshot's location, and this package on the path."""
     package = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
     return {**environment, "COWEST_BOARD": location, "PYTHONPATH": path}
@@ -184,7 +177,7 @@ def streamlit_environment(environment: Mapping[str, str], location: str) -> dict
 @click.option(
     "--to",
     "folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("results") / SUBMITTED,
     show_default=True,
     metavar="DIR",

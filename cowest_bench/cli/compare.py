@@ -83,7 +83,7 @@ def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, for
     Exit codes: 0 compared, 2 no such runs, 4 the runs have no sample in common or cannot be read.
     """
     from cowest_bench.report import comparison, tables
-    from cowest_bench.store.selection import compare_runs
+    from cowest_bench.store.comparison import compare_runs
 
     found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
     warn(found.warnings)

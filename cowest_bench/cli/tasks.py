@@ -7,10 +7,7 @@ from typing import Any
 
 import click
 
-from cowest_bench.cli.shared import (
-    data_option,
-    key_values,
-)
+from cowest_bench.cli.shared import data_option, key_values, set_option
 from cowest_bench.errors import ConfigError, TaskError
 
 
@@ -30,12 +27,10 @@ def list_command() -> None:
 
 @tasks.command()
 @click.argument("names", nargs=-1)
-@click.option(
-    "--set", "options", multiple=True, metavar="KEY=VALUE", help="Passed on to the tasks."
-)
+@set_option
 @data_option
 def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None) -> None:
-    """Score every gold answer of every split: a task is sound if all of them score 1.0.
+    """Score every gold answer of every split; each must score 1.0.
 
     \b
     Examples:
@@ -55,7 +50,7 @@ def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None
             click.echo(f"{name}: {error}", err=True)
             unread.append(name)
     if wrong:
-        raise ConfigError(f"{wrong} gold answers do not score 1.0; mend the task's files.")
+        raise ConfigError(f"{wrong} gold answers do not score 1.0; repair the task's files.")
     if unread:
         raise TaskError(
             f"{len(unread)} of {len(wanted)} tasks could not be checked, for the reasons above: "
@@ -64,7 +59,7 @@ def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None
 
 
 def _validate(name: str, options: dict[str, Any]) -> int:
-    """Print what a task's splits hold, and return how many gold answers do not score 1.0."""
+    """Print the splits of a task, and return how many gold answers do not score 1.0."""
     from cowest_bench.tasks import describe_task, load_task, validate_task
 
     task = load_task(name, **options)
@@ -76,10 +71,10 @@ def _validate(name: str, options: dict[str, Any]) -> int:
         click.echo(f"{name}\t{split}\t{gold}{size} rows")
     for split, (_, shares) in described.items():
         if shares:
-            told = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
-            click.echo(f"{name}\t{split}\tlabels: {told}")
+            shown = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
+            click.echo(f"{name}\t{split}\tlabels: {shown}")
     for split, count in task.leaks.items():
-        click.echo(f"{name}\t{split}\t{count} rows dropped, since their question is in test")
+        click.echo(f"{name}\t{split}\t{count} rows dropped, because their question is also in test")
     return sum(total - right for right, total in checked.values())
 
 

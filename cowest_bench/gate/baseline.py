@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,11 +28,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat
 from cowest_bench.analysis.contrasts import Items, finite
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.store import Results, Run, replaced
-from cowest_bench.store.selection import Provenance, select
+from cowest_bench.store.files import FILE_NAME
+from cowest_bench.store.selection import select
 
 SCHEMA_VERSION: Literal[2] = 2
 MOST_SAMPLES = 100_000  # 4 MB, 8 with clusters: more does not belong in git
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class ScoredRun(BaseModel):
@@ -72,10 +71,9 @@ class ScoredRun(BaseModel):
         )
 
     @property
-    def provenance(self) -> Provenance:
-        """How it was made, as far as that is not part of its id."""
-        models = {"weak": self.weak, "strong": self.strong}
-        return Provenance(self.domain, self.score_id, self.versions, self.reported, models)
+    def labels(self) -> dict[str, str | None]:
+        """Short names of the models, by role."""
+        return {"weak": self.weak, "strong": self.strong}
 
 
 class Baseline(BaseModel):
@@ -152,7 +150,7 @@ def bless(name: str, runs: Sequence[ScoredRun], folder: Path) -> Path:
     Raises:
         ConfigError: If the name is not a file name, or the folder cannot be written to.
     """
-    if not NAME.fullmatch(name):
+    if not FILE_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a baseline; use letters, digits, . _ and -.")
     baseline = Baseline(name=name, runs=tuple(runs))
     path = folder / f"{name}.json"
@@ -190,7 +188,7 @@ def load(path: Path) -> Baseline:
 def find(name: str, folder: Path) -> Path | None:
     """The file of a baseline, by its name in the folder or by its path."""
     named = folder / f"{name}.json"
-    if NAME.fullmatch(name) and named.is_file():
+    if FILE_NAME.fullmatch(name) and named.is_file():
         return named
     return Path(name) if name.endswith(".json") and Path(name).is_file() else None
 

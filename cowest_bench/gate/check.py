@@ -32,7 +32,8 @@ from cowest_bench.gate.baseline import (
     short_hash,
 )
 from cowest_bench.store import NOT_ASKED, Results, Run
-from cowest_bench.store.selection import by_domain, made_differently, select
+from cowest_bench.store.comparison import by_domain, made_differently
+from cowest_bench.store.selection import select
 
 LOOKS = 5
 RIGHT = 0.5  # a critical sample with at least this score (a mean over repeats) is right
@@ -427,6 +428,4 @@ def _warnings(candidate: Sequence[ScoredRun], baseline: Baseline, max_age: int) 
     for run in candidate:
         if run.data not in known:
             yield f"{run.domain} (run {run.run_id}) is not in the baseline and was not checked"
-    yield from made_differently(
-        [(run.provenance, known[run.data].provenance) for run in candidate if run.data in known]
-    )
+    yield from made_differently([(run, known[run.data]) for run in candidate if run.data in known])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.models import generation_id, weights_id
-from cowest_bench.store.ids import content_hash
+from cowest_bench.store import content_hash
 
 if TYPE_CHECKING:
     from cowest_bench.lab.local import Local

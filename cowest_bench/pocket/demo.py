@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from cowest_bench.config import Asking, ModelSpec, Pairing, Progress
+from cowest_bench.config import Asking, ModelSpec, Pairing
 from cowest_bench.lab import workers
 from cowest_bench.store import Results, Run, replaced
 from cowest_bench.systems import system_names
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 DOMAINS = ("medical", "counterfactual", "ethics")
 STRONG = Path(__file__).parent / "strong"
 
-#: What else the same drafts and models can show; see the README's table of controls.
+#: See the table of controls in docs/pocket.md.
 CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
 WIDTHS = (32, 64, 96)  # of the sweep's weak models
@@ -93,26 +93,6 @@ def fresh_weak(seed: int, results: Results, width: int = 64) -> ModelSpec:
     return ModelSpec(name=str(folder), dtype="float32")
 
 
-def run_domain(
-    domain: str,
-    seed: int,
-    results: Results,
-    controls: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> Iterator[Run]:
-    """The test runs of all systems in one domain of a world, and of the controls asked for."""
-    from cowest_bench.lab.local import Local
-    from cowest_bench.tasks import load_task
-
-    lab = Local(results, progress=progress)
-    for step in evaluations(
-        lab, load_task(f"cowest_pocket_{domain}", seed=seed), seed, results, controls
-    ):
-        run = step.run(results)
-        assert run is not None
-        yield run
-
-
 def evaluations(
     lab: Lab, task: Task, seed: int, results: Results, controls: Sequence[str] = ()
 ) -> Iterator[Evaluate]:
@@ -138,7 +118,7 @@ def write_sweep(
     systems: Sequence[str] | None = None,
     domains: Sequence[str] = DOMAINS,
 ) -> Path:
-    """Write the file of a sweep of weak models of three widths with both strong models."""
+    """Write the plan of a sweep: weak models of three widths with both strong models."""
     from cowest_bench.models.hflm import quiet
 
     with quiet():
@@ -154,9 +134,9 @@ def write_sweep(
         "threads": THREADS,
     }
     file = results.root / "pocket-sweep.yaml"
+    text = yaml.safe_dump(content, sort_keys=False)
     with replaced(file) as temporary:
-        written = yaml.safe_dump(content, sort_keys=False)
-        temporary.write_text(f"# Written by cowest demo --sweep.\n{written}", encoding="utf-8")
+        temporary.write_text(f"# Written by cowest demo --sweep.\n{text}", encoding="utf-8")
     return file
 
 
@@ -173,9 +153,16 @@ def demo(
         len(domains), threads=THREADS, log=log, progress=progress, environment=OFFLINE
     ) as executor:
         futures = [executor.submit(_work, domain, seed, results, controls) for domain in domains]
-        wait(futures)  # where one fails, the others' work is kept
+        wait(futures)  # if one fails, the others' runs are stored
         return [run for future in futures for run in future.result()]
 
 
 def _work(domain: str, seed: int, results: Results, controls: Sequence[str]) -> list[Run]:
-    return list(run_domain(domain, seed, results, controls, partial(workers.tell, domain)))
+    """The test runs of all systems in one domain, and of the controls asked for."""
+    from cowest_bench.lab.local import Local
+    from cowest_bench.tasks import load_task
+
+    task = load_task(f"cowest_pocket_{domain}", seed=seed)
+    lab = Local(results, progress=partial(workers.tell, domain))
+    runs = [step.run(results) for step in evaluations(lab, task, seed, results, controls)]
+    return [run for run in runs if run]

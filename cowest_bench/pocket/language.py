@@ -43,56 +43,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
 )
 
-_TEMPLATE_WORDS = [
-    "a",
-    "patient",
-    "suffers",
-    "from",
-    "best",
-    "drug",
-    "drugs",
-    "for",
-    "if",
-    "lived",
-    "where",
-    "lives",
-    "what",
-    "would",
-    "home",
-    "of",
-    "language",
-    "money",
-    "speak",
-    "pay",
-    "with",
-    "we",
-    "are",
-    "at",
-    "says",
-    "i",
-    "will",
-    "here",
-    "label",
-    "kind",
-    "rule",
-    "background",
-    "draft",
-    "answer",
-    "refine",
-    "not",
-    "sure",
-    "which",
-    "tell",
-    "me",
-    "about",
-    "in",
-    "does",
-    "to",
-    ":",
-    ".",
-    ",",
-    "?",
-]
+_TEMPLATE_WORDS = """
+    a patient suffers from best drug drugs for if lived where lives what would home of language
+    money speak pay with we are at says i will here label kind rule background draft answer
+    refine not sure which tell me about in does to : . , ?
+"""
 
 
 @cache
@@ -111,13 +66,7 @@ def names(count: int = 320, seed: int = 15188) -> tuple[str, ...]:
 
 def words() -> list[str]:
     """The whole vocabulary, in the order of its token ids."""
-    rest = (
-        *_TEMPLATE_WORDS,
-        *OPTION_LETTERS,
-        *NORM_LABELS,
-        *LABELS,
-        *SPEAKERS,
-    )
+    rest = (*_TEMPLATE_WORDS.split(), *OPTION_LETTERS, *NORM_LABELS, *LABELS, *SPEAKERS)
     return [*SPECIAL_TOKENS, *dict.fromkeys(rest), *names()]
 
 

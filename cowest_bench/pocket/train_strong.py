@@ -44,13 +44,6 @@ PEAK = 4.0  # size of their biases: scores fall by 2.3 one step away from the pr
 IGNORED = -100
 
 
-def initialise(seed: int) -> LlamaForCausalLM:
-    """A fresh strong model: large embeddings, a small final norm, heads that look back."""
-    model = llama.initialise(seed, SHAPE)
-    look_back(model)
-    return model
-
-
 def look_back(model: LlamaForCausalLM) -> None:
     """Make LOOKING_BACK heads of the first layer attend to the previous token, by their biases.
 
@@ -136,7 +129,8 @@ def train(seed: int, steps: int = STEPS) -> tuple[LlamaForCausalLM, list[dict[st
 
     torch.use_deterministic_algorithms(True)  # identical weights, where torch can
     rng = random.Random(seed)
-    model = initialise(seed)
+    model = llama.initialise(seed, SHAPE)
+    look_back(model)
     model.bfloat16()
     model.set_attn_implementation("eager")  # twice as fast as sdpa in bfloat16 on a CPU
     parameters = list(model.parameters())

@@ -27,7 +27,8 @@ from cowest_bench.report.tables import (
     p_value,
     signed,
 )
-from cowest_bench.store.selection import Compared, Profile, described
+from cowest_bench.store.comparison import Compared, Profile
+from cowest_bench.store.selection import described
 
 SCHEMA_VERSION = 1
 FLIPPED_SHOWN = 20

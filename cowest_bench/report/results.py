@@ -31,8 +31,9 @@ from cowest_bench.report.tables import (
     text_table,
 )
 from cowest_bench.store import Results, Run
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.selection import ANSWERING, StoredItems, alone, closest_last
+from cowest_bench.store.comparison import StoredItems
+from cowest_bench.store.records import Entry
+from cowest_bench.store.selection import ANSWERING, alone, closest_last
 from cowest_bench.systems import find_system
 
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more

@@ -18,7 +18,7 @@ from cowest_bench.analysis import ALPHA, POOLED, contrasts, gains, stats
 from cowest_bench.analysis.contrasts import Contrast, Score
 from cowest_bench.report.tables import Show, escaped, known, markdown_table, signed
 from cowest_bench.store import Results, Run
-from cowest_bench.store.selection import StoredItems, profile
+from cowest_bench.store.comparison import StoredItems, profile
 from cowest_bench.systems import find_system
 
 SCHEMA_VERSION = 2
@@ -237,7 +237,7 @@ def _points(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[Poin
 
 
 def _cost(stored: _Stored, run: Run) -> float:
-    took = profile(stored.items.results, run, (), stored.items)
+    took = profile(stored.items, run, ())
     return took.usd_per_1k if stored.grid.priced else took.seconds_per_1k
 
 

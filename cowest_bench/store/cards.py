@@ -1,6 +1,7 @@
 """The cards of trainings: how a weak model was made here, in ``models/NAME/card.json``.
 
-A card is found by the name of its folder, because results folders are moved and copied.
+A card is found by the name of its folder, because results folders are moved and copied. It names the
+feedback runs that a preference training learned from.
 """
 
 from __future__ import annotations
@@ -8,27 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cowest_bench.store.files import FILE_NAME
 from cowest_bench.store.records import Run
-from cowest_bench.store.results import Results
-from cowest_bench.store.suites import FILE_NAME
+from cowest_bench.store.results import Results, Stored
+from cowest_bench.store.selection import alone
 
 KINDS = ("sft", "dpo")
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A training.
-
-    Attributes:
-        name: Name of its folder.
-        kind: One of ``KINDS``.
-        content: What it was made from, and how it went. Its values are untrusted.
-        path: The file.
-    """
+    """A training, one of ``KINDS``, by the name of its folder. The values of its content are untrusted."""
 
     name: str
     kind: str
@@ -65,18 +59,50 @@ def card_of(run: Run, folders: Iterable[Results]) -> Card | None:
     return next(filter(None, found), None)
 
 
-def all_cards(folders: Sequence[Results]) -> list[Card]:
-    """Every card that can be read, by name."""
-    paths = (path for folder in folders for path in folder.models.glob("*/card.json"))
-    known = {card.name: card for card in filter(None, map(read_card, paths))}
-    return [known[name] for name in sorted(known)]
+# --- feedback -------------------------------------------------------------------------------------
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None for anything else that an untrusted file may hold."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The runs that preference pairs come from: answers with drafts, those of the strong model alone to
+    the same samples, and the evaluator's marks of both, if there are any.
+    """
+
+    drafts: Stored
+    alone: Stored
+    judged: Stored | None = None
+
+
+def feedback_of(card: Card, stored: Mapping[str, Stored]) -> Feedback | None:
+    """The feedback that a training's card names, if its runs are stored (by id)."""
+    drafts, without, judged = (
+        stored.get(card.feedback.get(name, "")) for name in ("drafts", "alone", "judged")
+    )
+    return Feedback(drafts, without, judged) if drafts and without else None
+
+
+def all_feedback(stored: Sequence[Stored], results: Results) -> list[Feedback]:
+    """The feedback that a folder's cards name, and feedback that no training has used yet; each once."""
+    by_id = {each.run.run_id: each for each in stored}
+    cards = filter(None, map(read_card, sorted(results.models.glob("*/card.json"))))
+    named = [feedback_of(card, by_id) for card in cards]
+    return distinct_feedback(filter(None, [*named, *(_unused(each, by_id) for each in stored)]))
+
+
+def distinct_feedback(several: Iterable[Feedback]) -> list[Feedback]:
+    """One for each run of drafts, with the evaluator's marks if there are any."""
+    found: dict[str, Feedback] = {}
+    for given in sorted(several, key=lambda given: given.judged is None):
+        found.setdefault(given.drafts.run.run_id, given)
+    return [*found.values()]
+
+
+def _unused(each: Stored, stored: Mapping[str, Stored]) -> Feedback | None:
+    """A feedback run with the newest run of its strong model alone that was graded alike."""
+    run = each.run
+    if run.split != "feedback":
         return None
-    try:
-        return float(value) if isfinite(value) else None
-    except OverflowError:
-        return None
+    alike = [other.run for other in stored.values() if other.run.graded == run.graded]
+    singles = (alone(run, name, alike) for name in run.compared_with)
+    strong = next((single for single in singles if single and [*single.models] == ["strong"]), None)
+    return Feedback(each, stored[strong.run_id]) if strong else None

@@ -1,15 +1,17 @@
 """What a finished evaluation leaves behind: one JSON (the run) and one Parquet file (its samples).
 
-Both are written under a temporary name and put in place with an atomic rename, the JSON last, so that a
-run either is there as a whole or not at all; any number of processes may write side by side. A sample
-that could not be scored has a row with its error and no score: an error is neither a zero nor a gap.
+Ids are hashes of how things are made: the same on every machine, and known before they are made. A
+sample that could not be scored has a row with its error and no score: an error is neither a zero nor a
+gap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import hashlib
+import json
+from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -19,14 +21,21 @@ SCHEMA_VERSION: Literal[2] = 2
 NOT_ASKED = "not asked yet"  # the error of an answer that was left for later on purpose
 
 
+def content_hash(content: Any) -> str:
+    """Twelve hex digits that are the same for the same content (anything JSON can hold)."""
+    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class SampleScore:
-    """One question, once answered: a row of a run's Parquet file.
+    """One answer to a sample: a row of a run's Parquet file.
 
     ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
     ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars. Tokens are as the server
-    counts them, None where it does not say, of the attempt that is recorded; ``draft`` is the first, ``output`` the last of a task's
-    ``repeats``, and ``completions`` all of them (JSON) where there are several.
+    counts them, None where it does not say, of the attempt that is recorded; ``draft`` is the first,
+    ``output`` the last of a task's ``repeats``, and ``completions`` all of them (JSON) where there are
+    several.
     """
 
     run_id: str
@@ -128,6 +137,11 @@ class Run(BaseModel):
         return {role: spec for role, spec in given.items() if spec is not None}
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Short names of the models, by role."""
+        return {role: spec.label for role, spec in self.models.items()}
+
+    @property
     def model_ids(self) -> dict[str, Any]:
         """What identifies the model in each role."""
         known = self.identity.get("models")
@@ -139,15 +153,39 @@ class Run(BaseModel):
         return self.n_scored / self.n_total
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A system with its models, by the labels that all checkpoints of a model share."""
+
+    system: str
+    weak: str | None
+    strong: str | None
+    format: str | None
+    control: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> Self:
+        """The entry that a run is a checkpoint of."""
+        weak = run.weak.base_label if run.weak else None
+        strong = run.strong.base_label if run.strong else None
+        return cls(run.system, weak, strong, run.format, run.control)
+
+    @property
+    def id(self) -> str:
+        """Twelve hex digits."""
+        return content_hash(astuple(self))
+
+    @property
+    def models(self) -> str:
+        """``weak-64 + strong``, or the only one."""
+        return " + ".join(name for name in (self.weak, self.strong) if name)
+
+
 def arrow_schema() -> Any:
     """The columns of a run's Parquet file: the fields of ``SampleScore``."""
     import pyarrow
 
-    types = {
-        "str": pyarrow.string(),
-        "int": pyarrow.int64(),
-        "float": pyarrow.float64(),
-    }
+    types = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64()}
     return pyarrow.schema(
         [
             pyarrow.field(f.name, types[str(f.type).split(" ")[0]], nullable="None" in str(f.type))

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,13 @@ from pydantic import ValidationError
 
 from cowest_bench.errors import ConfigError, OldRunError, RecordError
 from cowest_bench.store.files import replaced
-from cowest_bench.store.ids import content_hash
-from cowest_bench.store.records import SCHEMA_VERSION, Run, SampleScore, arrow_schema
+from cowest_bench.store.records import (
+    SCHEMA_VERSION,
+    Run,
+    SampleScore,
+    arrow_schema,
+    content_hash,
+)
 
 logger = logging.getLogger("cowest_bench")
 
@@ -93,23 +98,23 @@ class Results:
     @property
     def damaged(self) -> list[str]:
         """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
-        return [*self._damaged.values(), *self._older()]
+        if not self._old:
+            return [*self._damaged.values()]
+        runs = f"{len(self._old)} {'run' if len(self._old) == 1 else 'runs'}"
+        older = (
+            f"{self.runs} has {runs} of an earlier version of cowest-bench, which this one cannot read; "
+            "run them again, or remove them."
+        )
+        return [*self._damaged.values(), older]
 
     def skip(self, run: Run, why: RecordError) -> None:
         """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
         self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
 
-    def _older(self) -> list[str]:
-        if not self._old:
-            return []
-        runs = f"{len(self._old)} {'run' if len(self._old) == 1 else 'runs'}"
-        told = f"{self.runs} has {runs} of an earlier version of cowest-bench"
-        return [f"{told}, which this one cannot read; run them again, or remove them."]
-
     def _read(self, path: Path) -> Run | None:
         """A run, or None and a note of what is wrong with it."""
         try:
-            run = read_run(path)
+            return read_run(path)
         except OldRunError:
             if not self._old:
                 logger.warning(
@@ -119,13 +124,15 @@ class Results:
                     self.runs,
                 )
             self._old.add(path)
-            return None
         except RecordError as error:
             if path not in self._damaged:
                 logger.warning("%s It is skipped.", error)
             self._damaged[path] = str(error)
-            return None
-        return run
+        return None
+
+    def rows(self, run: Run) -> Path:
+        """The Parquet file of a run's rows."""
+        return self.runs / f"{run.run_id}.parquet"
 
     def samples(self, run: Run) -> list[SampleScore]:
         """The rows of a run, by epoch and then in document order.
@@ -139,42 +146,43 @@ class Results:
         """Some columns of a run's rows (all by default), as a pyarrow table.
 
         Raises:
-            RecordError: If the rows cannot be read, or are not those of the run.
+            RecordError: If the rows cannot be read.
         """
         import pyarrow
         import pyarrow.parquet
 
-        path = self.runs / f"{run.run_id}.parquet"
-        wanted = [*names] if names is not None else arrow_schema().names
+        path = self.rows(run)
+        wanted = list(names or arrow_schema().names)
         try:
-            table = pyarrow.parquet.read_table(
-                path, columns=wanted, read_dictionary=["cluster"], use_threads=False
-            )
-        except (OSError, pyarrow.ArrowException) as error:
+            with pyarrow.parquet.ParquetFile(path, read_dictionary=["cluster"]) as file:
+                return file.read(columns=wanted, use_threads=False).select(wanted)
+        except (OSError, KeyError, pyarrow.ArrowException) as error:
             raise RecordError(
                 f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json "
                 "file and run it again."
             ) from error
-        if table.column_names != wanted:
-            raise RecordError(
-                f"The rows in {path} lack the columns {', '.join({*wanted} - {*table.column_names})}; "
-                "remove the file and its .json and run it again."
-            )
-        return table
 
     def write(self, run: Run, samples: Sequence[SampleScore]) -> Run:
         """Put a run in place, with the hash of its rows; returns it as it is stored."""
         import pyarrow
         import pyarrow.parquet
 
-        rows = [asdict(sample) for sample in samples]
         stored = run.model_copy(update={"content": content_of(samples)})
-        table = pyarrow.Table.from_pylist(rows, schema=arrow_schema())
-        with replaced(self.runs / f"{run.run_id}.parquet") as path:
+        table = pyarrow.Table.from_pylist([asdict(row) for row in samples], schema=arrow_schema())
+        with replaced(self.rows(run)) as path:
             pyarrow.parquet.write_table(table, path)
         with replaced(self.runs / f"{run.run_id}.json") as path:
             path.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return stored
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A finished run, with its folder and what that is: ``local`` or ``reference``."""
+
+    run: Run
+    results: Results
+    source: str
 
 
 def content_of(samples: Sequence[SampleScore]) -> str:
@@ -214,10 +222,17 @@ def _require_rows(run: Run, path: Path) -> None:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_metadata(path).num_rows
+        about = pyarrow.parquet.read_metadata(path)
+        given = about.schema.to_arrow_schema()
     except (OSError, pyarrow.ArrowException) as error:
         raise RecordError(f"The rows of run {run.run_id} cannot be read from {path}.") from error
-    if rows != run.n_total:
+    if about.num_rows != run.n_total:
         raise RecordError(
-            f"Run {run.run_id} says it has {run.n_total} rows, but {path} has {rows}."
+            f"Run {run.run_id} says it has {run.n_total} rows, but {path} has {about.num_rows}."
         )
+    for field in arrow_schema():
+        if field.name not in given.names or given.field(field.name).type != field.type:
+            raise RecordError(
+                f"The rows of run {run.run_id} have no column {field.name} of this version; remove "
+                "the run and run it again."
+            )

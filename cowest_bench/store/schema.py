@@ -2,8 +2,9 @@
 
 ``results/scores.duckdb`` (``database.py``) has ``RESULTS`` and ``VIEWS``. The leaderboard's snapshot
 (``board/snapshot.py``) has the same tables, of the test split only, and those of ``BOARD``. A column means
-the same in both. Scores are in the units of the metric, intervals 95%; what is not known is NULL.
-Importing this module loads neither numpy nor duckdb.
+the same in both. Scores are in the units of the metric, intervals and verdicts those of
+``analysis.ALPHA`` and ``analysis.MARGIN``; what is not known is NULL. Importing this module loads
+neither numpy nor duckdb.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from dataclasses import fields
 from cowest_bench.store.records import SampleScore
 
 SCHEMA_VERSION = 2
-POOLED = "pooled"  # the domain that stands for all domains of a suite
-TOLERANCE = 0.02  # the margin of all verdicts here: a smaller loss does not matter
-ALPHA = 0.05
 MIN_COVERAGE = 0.9  # entries with fewer of their samples scored are not ranked
 
 _SQL_TYPES = {"str": "VARCHAR", "int": "BIGINT", "float": "DOUBLE"}
@@ -130,8 +128,8 @@ BOARD: dict[str, dict[str, str]] = {
         "color": "VARCHAR",
         "position": "INTEGER",
     },
-    # See board.entries.entry_rows. over_best_p_holm is adjusted over the entries of a suite and domain,
-    # significant where it is below ALPHA.
+    # See board.entries.entry_rows; domain may be analysis.POOLED. over_best_p_holm is adjusted over the
+    # entries of a suite and domain, significant where it is below ALPHA.
     "entries": {
         "suite": "VARCHAR",
         "domain": "VARCHAR",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.errors import printable
 from cowest_bench.store.records import Run
-from cowest_bench.store.schema import POOLED
 
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # ids of runs, folders of trainings
 NAME_LENGTH = 200  # characters of an untrusted name that are shown
 
 #: Options of a task that do not change its samples, or that the suite's name says.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -15,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow
 
-from cowest_bench.store.files import replaced
+from cowest_bench.store.files import flush, remove_leftovers, replaced
 from cowest_bench.store.schema import TABLES
 
 TableRow = dict[str, Any]
@@ -62,9 +60,8 @@ def new_database(
                 create(db, tables, views)
                 yield db
                 written = count_rows(db, tables)
-                db.execute(
-                    "CHECKPOINT"
-                )  # closing does it too, but says nothing if the disk is full
+                # Closing does it too, but says nothing if the disk is full.
+                db.execute("CHECKPOINT")
             with duckdb.connect(str(path), read_only=True) as db:
                 if count_rows(db, tables) != written:
                     raise OSError(f"{target} has other rows than were written to it")
@@ -87,43 +84,6 @@ def count_rows(db: duckdb.DuckDBPyConnection, tables: Iterable[str]) -> dict[str
     """How many rows each table has."""
     found = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables}
     return {table: row[0] for table, row in found.items() if row}
-
-
-def flush(path: Path) -> None:
-    """Have the system write a file or a folder to its disk.
-
-    Raises:
-        OSError: If it cannot.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove what processes that were killed while writing left beside ``target``."""
-    for path in target.parent.glob(f".{_literal(target.name)}.*"):
-        process = path.name.removeprefix(f".{target.name}.").removesuffix(".wal")
-        if process.isdecimal() and not _runs(int(process)):
-            path.unlink(missing_ok=True)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _runs(process: int) -> bool:
-    if process == os.getpid():
-        return False  # then another process had this number
-    with contextlib.suppress(ProcessLookupError, OverflowError):
-        try:
-            os.kill(process, 0)
-        except PermissionError:  # someone else's
-            return True
-        return True
-    return False
 
 
 # --- the rows -------------------------------------------------------------------------------------

@@ -1,5 +1,12 @@
 """Tasks: lm-eval's YAML format, the public data sets, and what a model's text says."""
 
+from cowest_bench.tasks.loading import (
+    list_tasks,
+    load_task,
+    load_tasks,
+    read_task_file,
+    tasks_folder,
+)
 from cowest_bench.tasks.stated import stated_task
 from cowest_bench.tasks.task import (
     BYTES_PER_TOKEN,
@@ -7,15 +14,9 @@ from cowest_bench.tasks.task import (
     Metadata,
     Split,
     Task,
-    TaskSample,
     chat_as_json,
     describe_task,
-    list_tasks,
-    load_task,
-    load_tasks,
     messages_of,
-    read_task_file,
-    tasks_folder,
     validate_task,
 )
 
@@ -25,7 +26,6 @@ __all__ = [
     "Metadata",
     "Split",
     "Task",
-    "TaskSample",
     "chat_as_json",
     "describe_task",
     "list_tasks",

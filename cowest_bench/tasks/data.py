@@ -1,13 +1,15 @@
 """Data: the three public data sets, from the hub or from local files, in the form lm-eval reads.
 
-Each ``load_*`` is the ``custom_dataset`` of a task file; lm-eval calls it with the task's metadata.
-The rows come from ``data`` (the task option), else from ``COWEST_DATA``, else from the Hugging Face
-hub. A folder contains ``ifqa/``, ``medmcqa/`` and ``prosocial_dialog/`` with ``train.jsonl``,
+Each ``load_*`` is the ``custom_dataset`` of a task file. lm-eval calls it with the task's metadata, of
+which it reads ``data``, ``feedback_size`` and ``dev_size``; it raises a TaskError if the data cannot be
+reached or used. The rows come from the folder ``data``, else from ``COWEST_DATA``, else from the Hugging
+Face hub. A folder contains ``ifqa/``, ``medmcqa/`` and ``prosocial_dialog/`` with ``train.jsonl``,
 ``validation.jsonl`` and ``test.jsonl`` in the fields of the hub's versions.
 
 Training rows whose question is also in test are dropped and counted (``Splits.leaks``). Splits that a
-data set lacks are carved from train, and a dev split that would take long to score is cut. Both use a
-hash of what rows share, so the splits depend neither on the order of the rows nor on a random generator.
+data set lacks are carved from train: at most ``feedback_size`` rows and a quarter for feedback, at most
+``dev_size`` rows and an eighth for dev. A dev split that exists is cut to ``dev_size`` rows. All of this
+uses a hash of what rows share, so it depends neither on the order of the rows nor on a random generator.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import json
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,6 @@ from cowest_bench.tasks.answers import LABELS, LETTERS, label_in_words, plain_wo
 
 Row = dict[str, Any]
 
-HUB = {
-    "ifqa": "jeggers/ifqa",
-    "medmcqa": "openlifescienceai/medmcqa",
-    "prosocial_dialog": "allenai/prosocial-dialog",
-}
 FEEDBACK_SIZE, FEEDBACK_SHARE = 2_000, 1 / 4
 DEV_SIZE, DEV_SHARE = 1_000, 1 / 8
 KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, so that targets stay short
@@ -47,143 +45,89 @@ class Splits(dict[str, Any]):
     leaks: dict[str, int]
 
 
-def load_ifqa(
-    data: str | None = None,
-    feedback_size: int = FEEDBACK_SIZE,
-    dev_size: int = DEV_SIZE,
-    **_: Any,
-) -> Splits:
+@dataclass(frozen=True)
+class Source:
+    """A data set as it is published, and how its splits serve here.
+
+    Attributes:
+        name: Folder of its local files.
+        hub: Its name on the Hugging Face hub.
+        row: Checks a row, and prepares it; a ValueError says what is wrong.
+        complete: Adds to the rows of a split what follows from other rows.
+        test: The official split that is test here.
+        dev: The official split that dev is cut from; None if dev is carved from train.
+        question: What a row asks; a row of train that asks a question of test is dropped.
+        cluster: What rows share that must be in the same split.
+    """
+
+    name: str
+    hub: str
+    row: Callable[[Row], Row]
+    test: str
+    dev: str | None
+    question: Callable[[Row], str]
+    cluster: Callable[[Row], str]
+    complete: Callable[[Mapping[str, list[Row]]], None] = lambda official: None
+
+
+def load_ifqa(**metadata: Any) -> Splits:
     """IfQA (Yu et al., EMNLP 2023): counterfactual questions with several accepted answers.
 
     Adds to each row ``knowledge``, the evidence cut to ``KNOWLEDGE_LENGTH``, and ``passage``, a name for
     the passages that it shares with other rows.
-
-    Args:
-        data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
-        dev_size: Most rows of the validation split that become the dev split.
-
-    Raises:
-        TaskError: If the data cannot be reached or read.
     """
-    return _load(_ifqa, "ifqa", data, feedback_size, dev_size)
+    return _load(IFQA, **metadata)
 
 
-def _ifqa(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
-    official = _read("ifqa", ("train", "validation", "test"), folder, _ifqa_row)
-    _name_passages([row for rows in official.values() for row in rows])
-    return _splits(
-        official,
-        test="test",
-        dev="validation",
-        question=lambda row: row["question"],
-        cluster=lambda row: row["passage"],
-        sizes=(feedback_size, dev_size),
-    )
-
-
-def load_medmcqa(
-    data: str | None = None,
-    feedback_size: int = FEEDBACK_SIZE,
-    dev_size: int = DEV_SIZE,
-    **_: Any,
-) -> Splits:
+def load_medmcqa(**metadata: Any) -> Splits:
     """MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options.
 
     The official test split has no labels, so test is the validation split and dev is carved from train.
     Adds to each row ``answer``, the gold letter, and ``knowledge``, the explanation cut to
     ``KNOWLEDGE_LENGTH``.
-
-    Args:
-        data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
-        dev_size: Most rows of train that become the dev split; never more than an eighth.
-
-    Raises:
-        TaskError: If the data cannot be reached or read.
     """
-    return _load(_medmcqa, "medmcqa", data, feedback_size, dev_size)
+    return _load(MEDMCQA, **metadata)
 
 
-def _medmcqa(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
-    return _splits(
-        _read("medmcqa", ("train", "validation"), folder, _medmcqa_row),
-        test="validation",
-        dev=None,
-        question=lambda row: row["question"],
-        cluster=lambda row: plain_words(row["question"]) or row["question"],
-        sizes=(feedback_size, dev_size),
-    )
-
-
-def load_prosocial_dialog(
-    data: str | None = None,
-    feedback_size: int = FEEDBACK_SIZE,
-    dev_size: int = DEV_SIZE,
-    **_: Any,
-) -> Splits:
+def load_prosocial_dialog(**metadata: Any) -> Splits:
     """ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs.
 
     Adds to each row ``dialogue``, the conversation up to the message as text (from earlier rows of the
     same dialogue, if there are any); ``opening``, its first message; ``answer``, the label in words; and
     ``knowledge``, the rules of thumb.
-
-    Args:
-        data: Folder of local files instead of ``COWEST_DATA`` or the hub.
-        feedback_size: Most rows of train that become the feedback split; never more than a quarter.
-        dev_size: Most rows of the validation split that become the dev split.
-
-    Raises:
-        TaskError: If the data cannot be reached or read.
     """
-    return _load(_prosocial_dialog, "prosocial_dialog", data, feedback_size, dev_size)
-
-
-def _prosocial_dialog(folder: Path | None, feedback_size: int, dev_size: int) -> Splits:
-    official = _read(
-        "prosocial_dialog", ("train", "validation", "test"), folder, _prosocial_dialog_row
-    )
-    for rows in official.values():
-        _add_history(rows)
-    return _splits(
-        official,
-        test="test",
-        dev="validation",
-        # A dialogue that opens like one of test is dropped whole: its later turns show that message.
-        question=lambda row: row["opening"],
-        cluster=lambda row: row["dialogue_id"] or row["opening"],
-        sizes=(feedback_size, dev_size),
-    )
+    return _load(PROSOCIAL_DIALOG, **metadata)
 
 
 def _load(
-    build: Callable[[Path | None, int, int], Splits],
-    name: str,
-    data: str | None,
-    feedback_size: int,
-    dev_size: int,
+    source: Source,
+    data: str | None = None,
+    feedback_size: int = FEEDBACK_SIZE,
+    dev_size: int = DEV_SIZE,
+    **_: Any,
 ) -> Splits:
-    sizes = {"feedback_size": feedback_size, "dev_size": dev_size}
-    for option, size in sizes.items():
+    for option, size in {"feedback_size": feedback_size, "dev_size": dev_size}.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
     chosen = data or os.environ.get("COWEST_DATA")
-    folder = Path(chosen).expanduser() / name if chosen else None
+    folder = Path(chosen).expanduser() / source.name if chosen else None
     files = sorted(folder.glob("*.jsonl")) if folder else []
     state = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _built(build, folder, state, feedback_size, dev_size)
+    return _built(source, folder, state, feedback_size, dev_size)
 
 
 @lru_cache(maxsize=3)
 def _built(
-    build: Callable[[Path | None, int, int], Splits],
+    source: Source,
     folder: Path | None,
     state: tuple[tuple[str, int, int], ...],
     feedback_size: int,
     dev_size: int,
 ) -> Splits:
     """Cached, because all splits of a task need it and MedMCQA's 187,000 rows take seconds."""
-    return build(folder, feedback_size, dev_size)
+    official = _read(source, folder)
+    source.complete(official)
+    return _splits(source, official, feedback_size, dev_size)
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -254,8 +198,9 @@ def _shorten(text: str) -> str:
     return text if len(text) <= KNOWLEDGE_LENGTH else text[:KNOWLEDGE_LENGTH].rsplit(maxsplit=1)[0]
 
 
-def _name_passages(rows: list[Row]) -> None:
+def _name_passages(official: Mapping[str, list[Row]]) -> None:
     """Give each row a name for the passages that it shares, directly or through other rows."""
+    rows = [row for split in official.values() for row in split]
     parent: dict[str, str] = {}
 
     def root(passage: str) -> str:
@@ -272,12 +217,13 @@ def _name_passages(rows: list[Row]) -> None:
         row["passage"] = _hash(root(row["context"][0])) if row["context"] else ""
 
 
-def _add_history(rows: list[Row]) -> None:
+def _add_history(official: Mapping[str, list[Row]]) -> None:
     """Give each row the conversation up to its message."""
-    dialogues: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        # A row without a dialogue id is its own conversation.
-        dialogues[row["dialogue_id"] or f"row {id(row)}"].append(row)
+    dialogues: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for split, rows in official.items():
+        for row in rows:
+            # A row without a dialogue id is its own conversation.
+            dialogues[split, row["dialogue_id"] or f"row {id(row)}"].append(row)
     for turns in dialogues.values():
         said: list[str] = []
         turns.sort(key=lambda row: row["response_id"])
@@ -289,41 +235,62 @@ def _add_history(rows: list[Row]) -> None:
                 said.append(f"Assistant: {row['response'].strip()}")
 
 
+IFQA = Source(
+    name="ifqa",
+    hub="jeggers/ifqa",
+    row=_ifqa_row,
+    complete=_name_passages,
+    test="test",
+    dev="validation",
+    question=lambda row: row["question"],
+    cluster=lambda row: row["passage"],
+)
+MEDMCQA = Source(
+    name="medmcqa",
+    hub="openlifescienceai/medmcqa",
+    row=_medmcqa_row,
+    test="validation",
+    dev=None,
+    question=lambda row: row["question"],
+    cluster=lambda row: _asked(row["question"]),
+)
+PROSOCIAL_DIALOG = Source(
+    name="prosocial_dialog",
+    hub="allenai/prosocial-dialog",
+    row=_prosocial_dialog_row,
+    complete=_add_history,
+    test="test",
+    dev="validation",
+    # A dialogue that opens like one of test is dropped whole: its later turns show that message.
+    question=lambda row: row["opening"],
+    cluster=lambda row: row["dialogue_id"] or row["opening"],
+)
+
+
 # --- splits ---------------------------------------------------------------------------------------
 
 
 def _splits(
-    official: Mapping[str, list[Row]],
-    *,
-    test: str,
-    dev: str | None,
-    question: Callable[[Row], str],
-    cluster: Callable[[Row], str],
-    sizes: tuple[int, int],
+    source: Source, official: Mapping[str, list[Row]], feedback_size: int, dev_size: int
 ) -> Splits:
     """Drop leaks, carve the splits that are missing, and return those that have rows."""
     from datasets import Dataset
 
-    asked = {_asked(question(row)) for row in official[test]}
+    asked = {_asked(source.question(row)) for row in official[source.test]}
     clean = {
-        name: [row for row in rows if _asked(question(row)) not in asked]
+        name: [row for row in rows if _asked(source.question(row)) not in asked]
         for name, rows in official.items()
-        if name != test
+        if name != source.test
     }
     train = clean["train"]
-    wanted = {"feedback": max(1, min(sizes[0], int(FEEDBACK_SHARE * len(train))))}
-    if dev is None:
-        wanted["dev"] = max(1, min(sizes[1], int(DEV_SHARE * len(train))))
-    rows = carve(train, cluster, wanted) | {"test": official[test]}
-    if dev is not None:
-        rows["dev"] = carve(clean[dev], cluster, {"dev": sizes[1]})["dev"]
-    splits = Splits(
-        {
-            name: Dataset.from_list(rows[name])
-            for name in ("train", "feedback", "dev", "test")
-            if rows[name]
-        }
-    )
+    wanted = {"feedback": max(1, min(feedback_size, int(FEEDBACK_SHARE * len(train))))}
+    if source.dev is None:
+        wanted["dev"] = max(1, min(dev_size, int(DEV_SHARE * len(train))))
+    rows = carve(train, source.cluster, wanted) | {"test": official[source.test]}
+    if source.dev is not None:
+        rows["dev"] = carve(clean[source.dev], source.cluster, {"dev": dev_size})["dev"]
+    names = ("train", "feedback", "dev", "test")
+    splits = Splits({name: Dataset.from_list(rows[name]) for name in names if rows[name]})
     splits.leaks = {name: len(official[name]) - len(kept) for name, kept in clean.items()}
     return splits
 
@@ -371,24 +338,24 @@ def _hash(text: str) -> str:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read(
-    name: str, splits: Iterable[str], folder: Path | None, prepared: Callable[[Row], Row]
-) -> dict[str, list[Row]]:
+def _read(source: Source, folder: Path | None) -> dict[str, list[Row]]:
     """The rows of the official splits, checked and prepared."""
-    found: Mapping[str, Iterable[tuple[str, Any]]]
+    official = dict.fromkeys(filter(None, ("train", source.dev, source.test)))
     if folder:
-        found = {split: _lines(folder / f"{split}.jsonl") for split in splits}
+        found = {split: _lines(folder / f"{split}.jsonl") for split in official}
     else:
-        hub = _hub(name, splits)
+        loaded = _hub(source.hub, official)
         found = {
-            split: ((f"{HUB[name]} {split} row {i}", row) for i, row in enumerate(hub[split]))
-            for split in splits
+            split: ((f"{source.hub} {split} row {i}", row) for i, row in enumerate(rows))
+            for split, rows in loaded.items()
         }
     read = {
-        split: [_checked(where, row, prepared) for where, row in found[split]] for split in splits
+        split: [_checked(where, row, source.row) for where, row in rows]
+        for split, rows in found.items()
     }
     if empty := [split for split, rows in read.items() if not rows]:
-        raise TaskError(f"The {empty[0]} split of {name} ({folder or HUB[name]}) has no rows.")
+        where = folder or source.hub
+        raise TaskError(f"The {empty[0]} split of {source.name} ({where}) has no rows.")
     return read
 
 
@@ -401,7 +368,7 @@ def _checked(where: str, row: Any, prepared: Callable[[Row], Row]) -> Row:
         raise TaskError(f"{where} cannot be used: {error}.") from error
 
 
-def _lines(path: Path) -> Iterable[tuple[str, Any]]:
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -420,15 +387,15 @@ def _lines(path: Path) -> Iterable[tuple[str, Any]]:
                 raise TaskError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
 
 
-def _hub(name: str, splits: Iterable[str]) -> dict[str, Any]:
+def _hub(hub: str, splits: Iterable[str]) -> dict[str, Any]:
     import datasets
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else one line per retry
     try:
-        loaded = datasets.load_dataset(HUB[name])
+        loaded = datasets.load_dataset(hub)
         return {split: loaded[split] for split in splits}
     except Exception as error:  # the hub's client raises many kinds
         raise TaskError(
-            f"The data set {HUB[name]} cannot be loaded from the Hugging Face hub "
+            f"The data set {hub} cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}); give local files with --data DIR or set COWEST_DATA."
         ) from error

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cowest_bench.errors import TaskError
-from cowest_bench.store.ids import content_hash
-from cowest_bench.tasks.task import BYTES_PER_TOKEN, Metadata, Split, Task, read_task_file
+from cowest_bench.store import content_hash
+from cowest_bench.tasks.loading import read_task_file
+from cowest_bench.tasks.task import BYTES_PER_TOKEN, Metadata, Split, Task
 
 
 class StatedTask(Task):
@@ -34,20 +35,12 @@ class StatedTask(Task):
         self.repeats = 1
 
     def on(self, split: Split) -> StatedTask:
-        """The same task on another split.
-
-        Raises:
-            TaskError: If the file does not state its size.
-        """
+        """The same task on another split; arguments and errors as for ``stated_task``."""
         return stated_task(self.name, split, self.options)
 
     @property
     def samples(self) -> list[Any]:
-        """None can be had.
-
-        Raises:
-            TaskError: Always.
-        """
+        """Always raises ``TaskError``."""
         raise TaskError(f"The data of task {self.name} cannot be loaded now.")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.errors import ComparisonError
-from cowest_bench.store.schema import POOLED
 from leaderboard import answers, charts, comparison, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -38,8 +38,8 @@ with left:
     st.subheader("Differences", anchor=False)
     st.altair_chart(charts.forest(rows, margin))
     st.caption(
-        "The band is the margin. Intervals of all domains hold together with 95%; the pooled one "
-        "counts every sample the same."
+        "The band is the margin. The intervals of all domains hold together with 95%; in the pooled "
+        "one, every sample counts the same."
     )
 with right:
     st.subheader("Samples", anchor=False)

@@ -6,7 +6,8 @@ import json
 
 import streamlit as st
 
-from cowest_bench.store.schema import ALPHA, MIN_COVERAGE, TOLERANCE
+from cowest_bench.analysis import ALPHA, MARGIN
+from cowest_bench.store.schema import MIN_COVERAGE
 from leaderboard import answers, data, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -20,8 +21,8 @@ with words:
         "A **weak** model that knows a domain drafts, a **strong** one that does not know it refines the "
         "draft into the answer. The weak model of a tuned system has been aligned by DPO on what its "
         "drafts did to the strong model's answers. A gain is the difference to the better of the models "
-        "alone. Controls have their name in brackets, such as drafts written for another question "
-        "(shuffled). The systems here:"
+        "alone. The name of a control is in brackets, such as (shuffled): drafts written for another "
+        "sample. The systems here:"
     )
     st.html(
         "<ul>" + "".join(map(answers.system, data.systems(snapshot).to_dict("records"))) + "</ul>"
@@ -30,14 +31,14 @@ with words:
     st.subheader("How to read an interval", anchor=False)
     st.markdown(
         "A score is the mean over samples, with a 95% interval: Wilson's, at the effective sample size "
-        "of the clusters. A gain is a mean difference on the same samples, which is why it is "
-        "known better than the two scores seem to say; its interval is Tango's for right and wrong "
+        "of the clusters. A gain is a mean difference on the same samples, so it is known more "
+        "precisely than the two scores suggest; its interval is Tango's for right and wrong "
         "answers, Student's *t* for graded ones. Two intervals of scores may overlap while the "
         "difference is clear: read the interval of the difference."
     )
     st.latex(r"se^2 = \frac{1}{n^2} \sum_g a_g \Big(\sum_{i \in g} (x_i - \bar x)\Big)^2")
     st.markdown(
-        f"A verdict reads the interval of the difference against a margin (here {TOLERANCE:g}, level "
+        f"A verdict compares the interval of the difference with a margin (here {MARGIN:g}, level "
         f"{ALPHA:g}): *improved* above 0, *equivalent* within ± the margin, *non-inferior* above minus "
         "the margin, *regressed* below 0, else *inconclusive*: more samples are needed. "
         "★ and p are after Holm's correction. *Detectable* is the smallest true "
@@ -45,15 +46,15 @@ with words:
     )
     st.subheader("Ranks and ties", anchor=False)
     st.markdown(
-        "A rank such as 1-3 holds the true place with 95%, from paired differences on the samples "
+        "A rank such as 1-3 contains the true rank with 95%, from paired differences on the samples "
         "that all entries have scores for. Controls, and entries with fewer than "
-        f"{MIN_COVERAGE:.0%} of their samples scored, have none. In that order, a new tie group begins "
-        "with each entry whose ranks no longer overlap those of the group's first."
+        f"{MIN_COVERAGE:.0%} of their samples scored, are not ranked. In this order, a new tie group "
+        "begins with an entry whose ranks no longer overlap those of the group's first entry."
     )
-    st.subheader("What is not there", anchor=False)
+    st.subheader("Missing scores", anchor=False)
     st.markdown(
-        "A sample that could not be scored is an error: neither wrong nor left out of sight. *Scored* "
-        "stands beside every score, and two runs are compared on the samples both have scores for."
+        "A sample that could not be scored is an error: neither wrong nor hidden. *Scored* is shown "
+        "beside every score, and two runs are compared on the samples both have scores for."
     )
 with facts:
     if ui.fictional(suite):
@@ -74,4 +75,4 @@ with facts:
     if left_out:
         st.subheader("Left out", anchor=False)
         st.html("<br>".join(text.escaped(note, 300) for note in left_out[:20]))
-        st.caption(f"{len(left_out):,} in all; cowest publish says them too.")
+        st.caption(f"{len(left_out):,} in all; cowest publish lists them too.")

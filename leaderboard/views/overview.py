@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cowest_bench.store.schema import POOLED
+from cowest_bench.analysis import POOLED
 from leaderboard import answers, charts, data, tables, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -25,7 +25,7 @@ with three:
 with four:
     everything = st.toggle(
         "Show controls",
-        help="And entries that are not ranked, because too few of their samples have a score.",
+        help="Also entries that are not ranked because too few of their samples have a score.",
         key="all",
         bind=ui.BIND,
     )
@@ -33,7 +33,7 @@ shown = entries if everything else ranked
 
 st.html(answers.which_to_take(entries, titles[title], margin))
 
-# --- one of them, closer --------------------------------------------------------------------------
+# --- one entry --------------------------------------------------------------------------
 
 pairings = answers.pairings(entries)
 preset = None if pairings.empty else pairings.iloc[0]["entry"]
@@ -50,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         ui.link("samples", "What DPO fixed", "auto_fix", against=untuned, show="helped", **there)
     ui.link("regressions", "Its checkpoints", "timeline", **there)
 
-# --- all of them ----------------------------------------------------------------------------------
+# --- all entries ----------------------------------------------------------------------------------
 
 ui.table(
     tables.ranking(shown),
@@ -68,6 +68,6 @@ if shown["score"].notna().any():
     st.subheader("Scores", anchor=False)
     st.altair_chart(charts.intervals(shown, systems))
 st.caption(
-    "Entries in one tie group cannot be told apart by rank; a rank such as 1-3 is between which places "
-    "an entry lies. How each number is made stands under Methods."
+    "Entries in one tie group cannot be told apart by rank. A rank such as 1-3 is a 95% interval. The "
+    "page Methods explains how each number is computed."
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from cowest_bench.store.schema import POOLED
+from cowest_bench.analysis import POOLED
 from leaderboard import answers, charts, data, tables, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
@@ -24,7 +24,7 @@ found = data.pairings(snapshot, suite, system)
 with right:
     st.caption(
         "A cell is what the pair gains over the better of its two models alone, on the same samples. "
-        "★ significant after Holm's correction; grey: neither that nor as large as such a run can find. "
+        "★ significant after Holm's correction; grey: not significant, and too small for this run to detect. "
         "Click a cell to compare the pair with the better model."
     )
 

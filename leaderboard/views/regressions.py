@@ -49,7 +49,9 @@ if len(history) > 1:
 st.subheader("Blessed baselines", anchor=False)
 blessed = data.baselines(snapshot, suite)
 if blessed.empty:
-    st.info("No baseline of this suite has been blessed. Keep a run to check new ones against:")
+    st.info(
+        "No baseline of this suite has been blessed. Bless a run, to check new ones against it:"
+    )
     st.code(f"cowest baseline bless {newest['run_id']} --name main\ncowest publish", language=None)
 else:
     ui.table(tables.baselines(blessed), tables.BASELINES, "Blessed baselines, newest first")

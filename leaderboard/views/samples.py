@@ -50,7 +50,7 @@ if snapshot.meta.get("texts") == "no":
     st.info("This snapshot was published without texts: cowest publish --no-texts.")
 
 if found.rows.empty:
-    ui.empty("No sample is like that. Show all, search for another word, or go to page 1.")
+    ui.empty("No sample matches. Show all, search for another word, or go to page 1.")
 ui.table(
     tables.samples(found.rows),
     tables.SAMPLES,

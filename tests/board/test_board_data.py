@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cowest_bench.analysis import POOLED
 from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, replaced
-from cowest_bench.store.schema import POOLED
 from leaderboard import answers, comparison, data, query, text
 from leaderboard.data import Board, Snapshot
 from tests import boards

@@ -19,15 +19,15 @@ import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 
-from cowest_bench.analysis import stats
+from cowest_bench.analysis import ALPHA, MARGIN, stats
 from cowest_bench.analysis.feedback import influence
 from cowest_bench.analysis.resampling import rank_intervals
 from cowest_bench.board.snapshot import TEXT_LENGTH, notes, publish
 from cowest_bench.cli import main
 from cowest_bench.gate import baseline
 from cowest_bench.store import Results, Run
-from cowest_bench.store.schema import ALPHA, TABLES, TOLERANCE
-from cowest_bench.store.selection import compare_runs
+from cowest_bench.store.comparison import compare_runs
+from cowest_bench.store.schema import TABLES
 from tests.conftest import ROOT
 from tests.stored import at, card, judge, random_scores, right, store, tuned
 
@@ -128,7 +128,7 @@ def test_numbers_are_those_of_cowest_compare(results: Results) -> None:
             results,
             f"system=collab{named}",
             f"system={ours['best_single']}{named}",
-            margin=TOLERANCE,
+            margin=MARGIN,
             alpha=ALPHA,
         ).comparison.pooled
         assert ours["over_best_p"] == pytest.approx(compared.p)
@@ -161,7 +161,7 @@ def test_p_is_adjusted_over_the_entries_and_a_format_is_said_where_there_are_sev
     }
     (best,) = {row["best_single"] for row in found.values()}
     alone = [
-        compare_runs(results, runs[form].run_id, f"system={best}", margin=TOLERANCE, alpha=ALPHA)
+        compare_runs(results, runs[form].run_id, f"system={best}", margin=MARGIN, alpha=ALPHA)
         for form in found
     ]
     expected = stats.holm([each.comparison.pooled.p for each in alone])
@@ -261,7 +261,7 @@ def test_the_newest_checkpoint_is_current_and_each_has_its_gates(results: Result
     second, last = gates[made[1].run_id, "previous"], gates[made[2].run_id, "previous"]
     assert (second["against"], second["verdict"]) == (made[0].run_id, "improved")
     compared = compare_runs(
-        results, made[2].run_id, made[1].run_id, margin=TOLERANCE, alpha=ALPHA
+        results, made[2].run_id, made[1].run_id, margin=MARGIN, alpha=ALPHA
     ).comparison.pooled
     assert (last["difference"], last["low"], last["high"]) == pytest.approx(compared.difference)
     assert last["verdict"] == compared.verdict and last["n"] == 100

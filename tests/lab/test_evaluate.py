@@ -17,7 +17,7 @@ from cowest_bench.lab import engine
 from cowest_bench.models.local import HFLMProvider
 from cowest_bench.report.results import summarise
 from cowest_bench.store import Results
-from cowest_bench.tasks import Task, load_task, task, tasks_folder
+from cowest_bench.tasks import Task, load_task, loading, tasks_folder
 from tests.conftest import ROOT, cowest
 from tests.labs import evaluate
 
@@ -120,8 +120,8 @@ def test_a_changed_filter_scores_recorded_answers_again_and_asks_nobody(
     first = evaluate(mine(folder), "strong", results=results, strong=strong)
     assert first.score is not None and first.score > 0
     edited = common.read_text()
-    assert "answer : (\\w+)" in edited
-    common.write_text(edited.replace("answer : (\\w+)", "nothing : (\\w+)"))
+    assert "answer : " in edited
+    common.write_text(edited.replace("answer : ", "nothing : "))
     load_tasks_anew()
     calls: list[int] = []
     second = evaluate(
@@ -169,8 +169,8 @@ def mine(folder: Path) -> Task:
 
 def load_tasks_anew() -> None:
     """Forget what this process has read of task files."""
-    task._load.cache_clear()
-    task._manager.cache_clear()
+    loading._load.cache_clear()
+    loading._manager.cache_clear()
 
 
 def test_repeats_and_their_answers_are_on_record(

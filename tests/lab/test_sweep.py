@@ -23,7 +23,7 @@ from cowest_bench import sweep as sweeps
 from cowest_bench.errors import ConfigError
 from cowest_bench.lab import workers
 from cowest_bench.pocket import demo as pocket
-from cowest_bench.store import Results, selection
+from cowest_bench.store import Results, comparison
 from cowest_bench.sweep import Sweep
 from tests.conftest import SEED, cowest
 from tests.endpoint import Endpoint
@@ -33,6 +33,7 @@ LIMIT = 4
 ROLES = ("weak", "strong")
 
 together = pytest.mark.xdist_group("sweep")  # they look at one sweep
+pytestmark = pytest.mark.slow
 
 
 def described(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def test_the_matrix_is_what_compare_says(swept: Swept) -> None:
         domain = "" if cell["domain"] == "pooled" else f"domain={cell['domain']}"
         names = {role: f"{role}={cell[role]}" for role in ROLES}
         best = cell["best_single"]
-        found = selection.compare_runs(
+        found = comparison.compare_runs(
             results,
             f"system=collab {names['weak']} {names['strong']} {domain}",
             f"system={best} {names[best]} {domain}",
@@ -225,6 +226,7 @@ def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Pat
 # --- the pocket world's ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("pocket-sweep")
 def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> None:
     """In one command, with every weak model trained in every domain (on few rows)."""
@@ -233,6 +235,7 @@ def test_three_weak_and_two_strong_models_in_three_domains(tmp_path: Path) -> No
     file = pocket.write_sweep(5, results, ("weak", "strong", "collab"))
     content = yaml.safe_load(file.read_text())
     content["options"]["limit"] = 48
+    content["method"]["sft"]["epochs"] = 1
     arguments = command(tmp_path, content)
     foreseen = json.loads(cowest(*arguments, "--dry-run").stdout)
     done = cowest(*arguments)

@@ -124,10 +124,10 @@ def test_questions_do_not_depend_on_answers_facts_or_labels(
 # --- the store ------------------------------------------------------------------------------------
 
 
-def test_queries_of_the_readme(demo: Demo) -> None:
+def test_queries_of_the_documentation(demo: Demo) -> None:
     results, summary = demo
-    readme = (ROOT / "README.md").read_text()
-    queries = [block.split("```")[0] for block in readme.split("```sql\n")[1:]]
+    page = (ROOT / "docs" / "database.md").read_text()
+    queries = [block.split("```")[0] for block in page.split("```sql\n")[1:]]
     assert len(queries) == 3
     with database.connect(results) as db:
         answers = [db.execute(query).fetchall() for query in queries]

@@ -32,7 +32,8 @@ from cowest_bench.analysis.stats import Estimate, Verdict
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.report import comparison
 from cowest_bench.store import Results
-from cowest_bench.store.selection import compare_runs, select
+from cowest_bench.store.comparison import compare_runs
+from cowest_bench.store.selection import select
 from tests.conftest import ROOT, cowest
 from tests.stored import right, store
 

@@ -16,7 +16,7 @@ from cowest_bench.cli import main
 from cowest_bench.report import results as report
 from cowest_bench.report.results import labelled, summarise
 from cowest_bench.store import Results, Run
-from cowest_bench.store.selection import compare_runs
+from cowest_bench.store.comparison import compare_runs
 from tests.stored import at, card, damage, random_scores, right, store
 
 W1, W2, S1, S2 = "org/w-1", "org/w-2", "org/s-1", "org/s-2"

@@ -14,11 +14,12 @@ from typing import Any
 import duckdb
 import pytest
 
+from cowest_bench.analysis import MARGIN
 from cowest_bench.analysis.gains import gain
 from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
-from cowest_bench.store import Results, Run, database, selection
-from cowest_bench.store.schema import RESULTS, TOLERANCE, VIEWS
+from cowest_bench.store import Results, Run, comparison, database
+from cowest_bench.store.schema import RESULTS, VIEWS
 from cowest_bench.store.tables import new_database
 from tests.conftest import ROOT
 from tests.stored import at, random_scores, right, store, tuned
@@ -96,9 +97,11 @@ def test_gains_are_those_of_the_analysis_in_a_crowded_store(results: Results) ->
                 made[strong].run_id,
             )
             singles = {"weak": made[weak], "strong": made[strong]}
-            items = {name: [selection.items(results, run)] for name, run in singles.items()}
-            ours = selection.items(results, made[weak + strong])
-            found = gain([ours], items, margin=TOLERANCE)
+            items = {
+                name: [comparison.items(results.columns(run))] for name, run in singles.items()
+            }
+            ours = comparison.items(results.columns(made[weak + strong]))
+            found = gain([ours], items, margin=MARGIN)
             assert found is not None and row["best_single"] == found.best
             for whom, contrast in (("best", found.contrast), ("strong", found.over["strong"])):
                 names = (f"over_{whom}", f"over_{whom}_low", f"over_{whom}_high")

@@ -8,8 +8,9 @@ import pytest
 
 from cowest_bench.errors import ConfigError, RecordError
 from cowest_bench.store import Results, Run
-from cowest_bench.store.entry import Entry
-from cowest_bench.store.selection import StoredItems, alone, select, select_all
+from cowest_bench.store.comparison import StoredItems
+from cowest_bench.store.records import Entry
+from cowest_bench.store.selection import alone, select, select_all
 from tests.stored import at, damage, right, store
 
 

@@ -455,7 +455,7 @@ def test_the_size_of_feedback_and_dev_can_be_asked_for(folder: Path) -> None:
     with pytest.raises(TaskError, match="dev_size is 0, but must be a whole number"):
         load_medmcqa(data=str(folder), dev_size=0)
     with pytest.raises(TaskError, match="feedback_size is '4', but must be a whole number"):
-        load_medmcqa(data=str(folder), feedback_size="4")  # type: ignore[arg-type]
+        load_medmcqa(data=str(folder), feedback_size="4")
 
 
 def test_equal_questions_of_medmcqa_stay_together(tmp_path: Path) -> None:
@@ -572,7 +572,10 @@ def test_validate_goes_on_after_a_task_without_data(folder: Path) -> None:
     assert done.returncode == 2
     assert "cowest_medmcqa\ttest\t4/4 gold answers score 1.0\t4 rows" in done.stdout
     assert "cowest_medmcqa\ttest\tlabels: A 25.0%, C 25.0%" in done.stdout
-    assert "cowest_medmcqa\ttrain\t1 rows dropped, since their question is in test" in done.stdout
+    assert (
+        "cowest_medmcqa\ttrain\t1 rows dropped, because their question is also in test"
+        in done.stdout
+    )
     reason, last = done.stderr.strip().splitlines()
     assert reason.startswith("cowest_ifqa: There is no readable ")
     assert "1 of 2 tasks could not be checked" in last

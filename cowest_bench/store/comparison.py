@@ -1,0 +1,315 @@
+"""Stored runs, compared: what is read of them, and how else they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Protocol
+
+import numpy as np
+
+from cowest_bench.analysis import contrasts
+from cowest_bench.analysis.contrasts import Comparison, Items, Pairs
+from cowest_bench.errors import ComparisonError, RecordError
+from cowest_bench.store.records import Run, content_hash
+from cowest_bench.store.results import Results
+from cowest_bench.store.selection import alone, answering, listed, same_models, select
+
+ITEM_COLUMNS = ("sample_id", "score", "cluster")
+
+# --- what is read of runs -------------------------------------------------------------------------
+
+
+class StoredItems:
+    """The items of stored runs, each read once.
+
+    A run whose rows cannot be read is added to ``results.damaged`` and has no items.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self._known: dict[str, Items | None] = {}
+
+    def of(self, run: Run) -> Items | None:
+        """A run's samples; None if they cannot be read."""
+        if run.run_id not in self._known:
+            try:
+                found = items(self.results.columns(run, ITEM_COLUMNS))
+            except RecordError as error:
+                self.results.skip(run, error)
+                found = None
+            self._known[run.run_id] = found
+        return self._known[run.run_id]
+
+    def all_of(self, runs: Sequence[Run | None]) -> list[Items] | None:
+        """The samples of several runs; None if a run is missing or cannot be read."""
+        found = [self.of(run) for run in runs if run]
+        known = [each for each in found if each]
+        return known if len(known) == len(runs) else None
+
+
+def items(table: Any) -> Items:
+    """A run's samples from its ``ITEM_COLUMNS``, with whole numbers as clusters."""
+    ids = table["sample_id"].to_numpy()
+    encoded = table["cluster"].unify_dictionaries().combine_chunks()
+    # A sample without a cluster is one of its own.
+    own = np.unique(ids, return_inverse=True)[1] + len(encoded.dictionary)
+    codes = encoded.indices.fill_null(-1).to_numpy()
+    return Items.from_rows(
+        ids, table["score"].to_numpy().astype(float), np.where(codes < 0, own, codes)
+    )
+
+
+def price_columns(run: Run) -> list[str]:
+    """The columns that ``prices`` reads."""
+    return ["score", "cost", *(f"{role}_seconds" for role in answering(run))]
+
+
+def prices(run: Run, table: Any) -> tuple[float, float]:
+    """US dollars and seconds per thousand samples, from a run's ``price_columns``; NaN if not known."""
+    took = [table[f"{role}_seconds"].to_numpy() for role in answering(run)]
+    scored = ~np.isnan(table["score"].to_numpy())
+    if not (took and scored.any()):
+        return nan, nan
+    usd, seconds = (
+        1000 * float(each[scored].mean())
+        for each in (table["cost"].to_numpy(), np.sum(took, axis=0))
+    )
+    return usd, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a run scored and took, beside the comparison.
+
+    Attributes:
+        run: The run.
+        usd_per_1k: US dollars paid to endpoints per thousand samples asked once, from those with a
+            score; NaN if the cost of any is not known.
+        seconds_per_1k: Seconds that the models took for them, one after the other; NaN if any is not
+            known.
+        copy_rate: Share of a collaboration's answers that are the answers of the same weak model
+            alone, ignoring case and space; NaN if that model has no run alone on the same data.
+        gap_recovered: ``contrasts.gap_recovered`` by the runs of its models alone (``alone``); NaN if
+            one of them is missing.
+    """
+
+    run: Run
+    usd_per_1k: float = nan
+    seconds_per_1k: float = nan
+    copy_rate: float = nan
+    gap_recovered: float = nan
+
+
+def profile(read: StoredItems, run: Run, stored: Sequence[Run]) -> Profile:
+    """What a run took, and what it made of its models, by the ``stored`` runs of each alone.
+
+    Numbers that cannot be read are NaN, and the run is added to ``results.damaged``.
+    """
+    results = read.results
+    singles = [alone(run, name, stored) for name in run.compared_with]
+    try:
+        usd, seconds = prices(run, results.columns(run, price_columns(run)))
+        copied = copy_rate(results, run, [each for each in singles if each])
+    except RecordError as error:
+        results.skip(run, error)
+        return Profile(run)
+    known = read.all_of([run, *singles])
+    recovered = contrasts.gap_recovered(*known) if known else nan
+    return Profile(run, usd, seconds, copied, recovered)
+
+
+def copy_rate(results: Results, run: Run, singles: Sequence[Run]) -> float:
+    """Share of a run's answers that are those of its weak model alone, ignoring case and outer space.
+
+    NaN if none of the ``singles`` is a run of exactly this weak model.
+    """
+    import pyarrow.compute as pc
+
+    weak = [each for each in singles if answering(each) == ["weak"] and same_models(each, run)]
+    if not weak:
+        return nan
+    ours, theirs = (results.columns(each, ("sample_id", "answer")) for each in (run, weak[0]))
+    ids, first = np.unique(theirs["sample_id"].to_numpy(), return_index=True)
+    wanted = ours["sample_id"].to_numpy()
+    places = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
+    known = ids[places] == wanted
+    mine = ours["answer"].filter(known)
+    others = theirs["answer"].take(first[places[known]])
+    same = pc.equal(*(pc.utf8_lower(pc.utf8_trim_whitespace(each)) for each in (mine, others)))
+    return float(pc.mean(same).as_py() or 0.0) if pc.count(same).as_py() else nan
+
+
+# --- how two runs were made -----------------------------------------------------------------------
+
+
+class Made(Protocol):
+    """What is recorded of how a run was made, and is not part of its id (see ``Run``)."""
+
+    @property
+    def domain(self) -> str: ...
+    @property
+    def score_id(self) -> str: ...
+    @property
+    def versions(self) -> Mapping[str, str]: ...
+    @property
+    def reported(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def labels(self) -> Mapping[str, str | None]: ...
+
+
+def made_differently(sides: Sequence[tuple[Made, Made]]) -> list[str]:
+    """What else differs between the two sides of a comparison, a sentence each.
+
+    Args:
+        sides: A run of A and the run of B on the same data, for each data set.
+    """
+    return [*_versions(sides), *_reported(sides), *_scoring(sides)]
+
+
+def _versions(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
+    names = sorted({name for pair in sides for each in pair for name in each.versions})
+    differing = []
+    for name in names:
+        ours, theirs = (
+            sorted({each.versions[name] for each in side if name in each.versions})
+            for side in zip(*sides, strict=True)
+        )
+        if ours and theirs and ours != theirs:
+            differing.append(f"{name} {', '.join(ours)} in A and {', '.join(theirs)} in B")
+    if differing:
+        yield f"made with different versions of libraries: {'; '.join(differing)}"
+
+
+def _reported(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
+    for ours, theirs in sides:
+        for role in ours.reported.keys() & theirs.reported.keys():
+            named = ours.labels.get(role)
+            said = [sorted(each.reported[role]) for each in (ours, theirs)]
+            if named == theirs.labels.get(role) and said[0] != said[1]:
+                yield (
+                    f"{ours.domain}: the endpoint of the {role} model {named} reported "
+                    f"{', '.join(said[0])} in A and {', '.join(said[1])} in B; the name may stand for "
+                    "another model now"
+                )
+
+
+def _scoring(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
+    for ours, theirs in sides:
+        if ours.score_id != theirs.score_id:
+            yield (
+                f"{ours.domain}: scored differently in A and B; type cowest rescore to score both alike"
+            )
+
+
+# --- a comparison of runs -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Stored runs, compared.
+
+    Attributes:
+        ours: The runs of A, with what they took.
+        theirs: The runs of B, with what they took.
+        comparison: Verdicts by domain and pooled.
+        warnings: What else differs between the sides, and what could not be read, a sentence each.
+    """
+
+    ours: tuple[Profile, ...]
+    theirs: tuple[Profile, ...]
+    comparison: Comparison
+    warnings: tuple[str, ...]
+
+
+def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: float) -> Compared:
+    """Compare two selections of stored runs on the data that both answered.
+
+    A run whose rows cannot be read is left out with a warning if another one remains.
+
+    Raises:
+        ConfigError: If a selection means no run, or several of one data set.
+        ComparisonError: If they have no sample in common that both have a score for, or no run of a
+            side can be read.
+    """
+    stored, read = results.all_runs(), StoredItems(results)
+    ours, theirs = (_readable(read, select(stored, text, results.damaged)) for text in (a, b))
+    both = shared(ours, theirs)
+    parts = [(mine.domain, _pair(read, mine, other)) for mine, other in both]
+    comparison = contrasts.compare(by_domain(parts), margin=margin, alpha=alpha)
+    a_took, b_took = (tuple(profile(read, run, stored) for run in side) for side in (ours, theirs))
+    warnings = (*made_differently(both), *results.damaged)
+    return Compared(a_took, b_took, comparison, warnings)
+
+
+def _readable(read: StoredItems, runs: Sequence[Run]) -> list[Run]:
+    found = [run for run in runs if read.of(run)]
+    if not found:
+        raise RecordError(" ".join(read.results.damaged))
+    return found
+
+
+def by_domain(parts: Sequence[tuple[str, Pairs]]) -> dict[str, Pairs]:
+    """The data sets of each domain as one."""
+    names = dict.fromkeys(name for name, _ in parts)
+    return {
+        name: contrasts.pool([pairs for domain, pairs in parts if domain == name]) for name in names
+    }
+
+
+def shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """The runs of both sides that answered the same data, or its first samples (``limit``).
+
+    Raises:
+        ComparisonError: If there are none.
+    """
+    same = {run.data: run for run in theirs}
+    longer = {_but_limit(run): run for run in theirs}
+    found = [(run, same.get(run.data) or longer.get(_but_limit(run))) for run in ours]
+    both = [
+        (run, other)
+        for run, other in found
+        if other and (other.data == run.data or _limit(other) != _limit(run))
+    ]
+    if not both:
+        raise ComparisonError(
+            f"{listed(ours)} and {listed(theirs)} did not answer the same data (their data hashes "
+            "differ: another task, split, seed, limit or prompt); compare runs of the same data."
+        )
+    return both
+
+
+def _but_limit(run: Run) -> str:
+    """What decides a run's samples, except how many of them were asked."""
+    options = {key: value for key, value in run.options.items() if key != "limit"}
+    return content_hash([run.task, run.split, options])
+
+
+def _limit(run: Run) -> object:
+    return run.options.get("limit")
+
+
+def _pair(read: StoredItems, mine: Run, other: Run) -> Pairs:
+    """The samples of two runs side by side.
+
+    Raises:
+        ComparisonError: If one asked fewer, and the samples that both asked are not the same.
+    """
+    if mine.data != other.data:
+        _require_same_samples(read.results, mine, other)
+    left, right = filter(None, map(read.of, (mine, other)))  # both are readable
+    return contrasts.pair(left, right)
+
+
+def _require_same_samples(results: Results, mine: Run, other: Run) -> None:
+    names = ("sample_id", "question", "gold")
+    asked = [
+        {row["sample_id"]: row for row in results.columns(run, names).to_pylist()}
+        for run in (mine, other)
+    ]
+    if any(asked[0][key] != asked[1][key] for key in asked[0].keys() & asked[1].keys()):
+        raise ComparisonError(
+            f"{listed([mine, other])} differ in their limit, but also in the samples that both asked "
+            "(another version of the data or of the task); compare runs of the same data."
+        )
