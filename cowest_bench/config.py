@@ -90,11 +90,11 @@ class ModelSpec(Frozen):
 class Limits(Frozen):
     """How long to wait for an endpoint, and what becomes a row with an error.
 
-    The engine's own defaults retry a failing call and wait for a hanging one for ever. Here a call is
+    The engine's own defaults retry a failing call and wait for a hanging one for ever. Here, a call is
     tried ``1 + retries`` times, each for at most ``attempt_timeout`` seconds and no more once
-    ``timeout`` seconds have passed in all; a question whose call still fails, or whose answer cannot
+    ``timeout`` seconds have passed in all; a sample whose call still fails, or whose answer cannot
     be read, is asked once more from the start (``sample_retries``) and is then a row with its error.
-    Local models wait for nobody and have no timeout.
+    Local models have no timeout.
     """
 
     attempt_timeout: int = Field(180, gt=0)

@@ -10,8 +10,8 @@
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
         └── BudgetError    it stopped because the next call could have passed the budget
 
-Only the command line catches these; everything else in the package lets them pass. A question that
-fails inside a run is no exception here: it becomes a row with its error (see ``records.py``).
+Only the command line catches these; everything else in the package lets them pass. A sample that
+fails inside a run raises nothing: it becomes a row with its error (see ``store/records.py``).
 """
 
 from __future__ import annotations

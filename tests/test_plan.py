@@ -10,8 +10,9 @@ import pytest
 
 from cowest_bench import plan as plans
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError
+from cowest_bench.errors import ConfigError, ModelError
 from cowest_bench.lab.planned import forecast
+from cowest_bench.models import identity
 from cowest_bench.plan import Plan
 from cowest_bench.store import Results
 from tests.conftest import ROOT, SEED, cowest
@@ -128,3 +129,24 @@ def test_tokens_are_those_of_earlier_runs(
         (left,) = forecast(plans.planned(more).steps.values(), results)
     assert left.measured and left.basis == "tokens as in earlier runs"
     assert left.cost == pytest.approx(2 * sum(paid))
+
+
+def test_a_dry_run_plans_hub_models_whose_commit_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The candidates of a training too, which are no steps of the plan."""
+
+    def unknown(name: str, revision: str | None) -> str:
+        raise ModelError(f"The commit of {name} is unknown.")
+
+    monkeypatch.setattr(identity, "commit_of", unknown)
+    changes = {
+        "tasks": ["cowest_pocket_medical"],
+        "weak": "hf/some/weak",
+        "strong": "hf/some/strong",
+        "systems": ["collab-tuned"],
+        "method": {},
+    }
+    steps = plans.planned(Plan.load(None, changes), stated=True).steps.values()
+    splits = [each.step.task.split for each in forecast(steps, Results(tmp_path))]
+    assert splits == ["feedback", "feedback", *7 * ["dev"], "test"]

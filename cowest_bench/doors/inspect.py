@@ -6,8 +6,8 @@
     ... --solver cowest_bench/collaborate -S format=knowledge             another interaction format
     ... --solver cowest_bench/solo -S role=strong                         one model alone
 
-Questions, prompts, answers and scores are those of ``cowest run``. If a question fails, the others are
-still asked and then the whole evaluation counts as failed, because the engine would drop the question
+Samples, prompts, answers and scores are those of ``cowest run``. If a sample fails, the others are
+still asked and then the whole evaluation counts as failed, because the engine would drop the sample
 from the mean; ``inspect eval-retry LOG`` asks what has no score. Retries and timeouts are options of
 ``inspect eval``.
 """

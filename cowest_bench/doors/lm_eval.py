@@ -3,12 +3,12 @@
     cowest lm-eval run --model cowest --model_args weak=DIR,strong=openai-api/x/y --tasks gsm8k \
         --apply_chat_template
 
-(The command is lm-eval's own; 0.4.13 finds models of others only if they are imported first.)
+(The command is lm-eval's own; 0.4.13 finds other packages' models only if they are imported first.)
 
 With ``--apply_chat_template`` lm-eval hands the conversation over as messages, without it as text, which
 local models get as it stands and endpoints as one user turn. The answers are made by the solvers of
 ``evaluate``, so texts and scores are those of ``cowest run``. What differs is what lm-eval has no
-place for: a question that fails, after the same retries, ends the whole command.
+place for: a sample that fails, after the same retries, ends the whole command.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class CowestLM(LM):
         """Answer all requests; a request that is there several times is a task's ``repeats``.
 
         Raises:
-            RunError: If a question could not be answered: lm-eval has no rows for errors.
+            RunError: If a sample could not be answered: lm-eval has no rows for errors.
         """
         places: dict[int, list[int]] = defaultdict(list)
         for place, request in enumerate(requests):
@@ -148,7 +148,7 @@ class CowestLM(LM):
                 if sample.error:
                     request = requests[where[0]]
                     raise RunError(
-                        f"Question {request.doc_id} of task {request.task_name} was not answered: "
+                        f"Sample {request.doc_id} of task {request.task_name} was not answered: "
                         f"{redacted(sample.error.message)}"
                     )
                 for place, text in zip(where, sample.metadata["completions"], strict=True):

@@ -110,7 +110,7 @@ def _stored(step: Evaluate, lab: Local) -> tuple[Run | None, dict[Answer, Sample
 
 
 def _log_folder(step: Evaluate, lab: Local) -> str:
-    """Of the models as they are now: in that of others, the engine would take their answers for ours."""
+    """One for each state of the trained models, so that the engine resumes no answers of another."""
     made_from = step.made_from(lab.results)
     return f"{step.id}-{content_hash(made_from)}" if made_from else step.id
 

@@ -1,7 +1,7 @@
-"""Questions as samples of the engine: what the solvers read, and the gold answer for scorers alone.
+"""A task's samples as samples of the engine: what the solvers read, and the gold answer for scorers alone.
 
 Every door builds its samples here (``cowest run``, ``inspect eval`` and ``lm_eval``), so that the same
-question is asked in the same words.
+sample is asked in the same words.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def settings(
 
 
 def inspect_samples(task: Task, formats: Collection[str] | None = None) -> list[Sample]:
-    """The questions of a task's split, with their accepted answers; ``formats`` as for ``settings``."""
+    """The samples of a task's split, with their accepted answers; ``formats`` as for ``settings``."""
     common = settings(task.meta, task.generation, task.repeats, formats)
     return [
         Sample(

@@ -1,7 +1,7 @@
 """The verbs ``sft`` and ``align``: steps that make models, and the cards that they leave.
 
 A trained model lies in ``models/KIND-ID`` of the results folder. Its card is written last: a folder
-without ``card.json`` is the rest of an interrupted training and is made anew.
+without ``card.json`` is left from an interrupted training and is made again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Training(Step, TrainedModel):
         return results.models / f"{self.kind}-{self.id}"
 
     def card(self, results: Results) -> Mapping[str, Any] | None:
-        return finished(self.folder(results))
+        return finished_card(self.folder(results))
 
     def start(self, results: Results) -> ModelSpec:
         """The model that it starts from; its adapter, if it has one, is merged into the weights.
@@ -100,7 +100,7 @@ class _Training(Step, TrainedModel):
             return start
         folder = Path(start.path)
         with results.claimed(folder.name):
-            if finished(folder) is None:
+            if finished_card(folder) is None:
                 if folder.is_dir():
                     shutil.rmtree(folder)
                 merge(spec, folder)
@@ -337,7 +337,7 @@ class Checkpoint(TrainedModel):
 # --- folders and cards ----------------------------------------------------------------------------
 
 
-def finished(folder: Path) -> Mapping[str, Any] | None:
+def finished_card(folder: Path) -> Mapping[str, Any] | None:
     """The card of a finished training or merge in a folder; None if there is none."""
     card = read_card(folder / "card.json", (*KINDS, "merged"))
     known = card.content if card else {}

@@ -146,7 +146,7 @@ class HFLMProvider(ModelAPI):
     async def logprob(
         self, messages: list[Message], start: str, answer: str, *, plain: bool = False
     ) -> float:
-        """Log-probability (nats) that an assistant turn beginning with ``start`` goes on as ``answer``."""
+        """Log-probability (nats) that an assistant turn which begins with ``start`` continues with ``answer``."""
         return await self._logprob((self.render(messages, plain=plain) + start, answer))
 
     def render(self, messages: list[Message], *, plain: bool = False) -> str:

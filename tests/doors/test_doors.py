@@ -94,7 +94,7 @@ def test_lm_eval_stops_at_a_question_that_fails(strong: ModelSpec, tmp_path: Pat
     env = {"NOWHERE_BASE_URL": "http://127.0.0.1:9/v1", "NOWHERE_API_KEY": "none"}
     done = cowest(*command, env={**os.environ, **env})
     assert done.returncode == 4
-    assert "Question 0 of task cowest_pocket_medical was not answered" in done.stderr
+    assert "Sample 0 of task cowest_pocket_medical was not answered" in done.stderr
 
 
 def inspect_eval(folder: Path, *options: str) -> dict[int, Any]:

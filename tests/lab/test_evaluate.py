@@ -145,6 +145,24 @@ def test_a_changed_filter_scores_recorded_answers_again_and_asks_nobody(
     )
 
 
+def test_a_resumed_run_is_scored_by_the_present_filter(
+    strong: ModelSpec, results: Results, tmp_path: Path
+) -> None:
+    """The engine's log holds scores from before; the record may not."""
+    folder = tmp_path / "tasks"
+    shutil.copytree(tasks_folder() / "pocket", folder)
+    file, common = folder / "medical.yaml", folder / "_pocket.yaml"
+    file.write_text(file.read_text().replace("cowest_pocket_medical", "mine"))
+    first = evaluate(mine(folder), "strong", results=results, strong=strong)
+    assert first.score is not None and first.score > 0
+    (results.runs / f"{first.run_id}.json").unlink()  # as if killed before it was recorded
+    common.write_text(common.read_text().replace("answer : (\\w+)", "nothing : (\\w+)"))
+    load_tasks_anew()
+    second = evaluate(mine(folder), "strong", results=results, strong=strong)
+    assert (second.run_id, second.score) == (first.run_id, 0.0)
+    assert [row.output for row in results.samples(second)] != [None] * second.n_total
+
+
 def mine(folder: Path) -> Task:
     return load_task("mine", "dev", seed=3, limit=20, include_path=str(folder))
 
