@@ -156,7 +156,7 @@ def test_a_resumed_run_is_scored_by_the_present_filter(
     first = evaluate(mine(folder), "strong", results=results, strong=strong)
     assert first.score is not None and first.score > 0
     (results.runs / f"{first.run_id}.json").unlink()  # as if killed before it was recorded
-    common.write_text(common.read_text().replace("answer : (\\w+)", "nothing : (\\w+)"))
+    common.write_text(common.read_text().replace("answer : ", "nothing : "))
     load_tasks_anew()
     second = evaluate(mine(folder), "strong", results=results, strong=strong)
     assert (second.run_id, second.score) == (first.run_id, 0.0)
