@@ -103,6 +103,7 @@ def test_shipped_tokenizer_is_the_one_in_the_code() -> None:
     assert shipped.chat_template == language.CHAT_TEMPLATE
 
 
+@pytest.mark.slow
 def test_train_strong_learns_and_saves(tmp_path: Any) -> None:
     """A few steps from the seed: the loss falls, and what is saved can be loaded."""
     from transformers import AutoModelForCausalLM
