@@ -85,6 +85,8 @@ def test_a_dry_run_needs_neither_network_nor_key(file: Path, tmp_path: Path) -> 
     environment["PYTHONPATH"] = str(tmp_path)
     arguments = ("--dry-run", "--format", "json", "--results", str(tmp_path / "results"))
     verb = "sweep" if file.stem == "sweep" else "run"
+    if file.stem == "local":  # its weak model is given by an option
+        arguments += ("--weak", str(EXAMPLES.parent / "cowest_bench" / "pocket" / "strong-early"))
     done = cowest(verb, str(file), *arguments, env=environment)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
