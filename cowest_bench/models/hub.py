@@ -21,9 +21,11 @@ def commit_of(name: str, revision: str | None) -> str:
     also when the hub has moved on. Callers load this commit, so what is hashed is what answers.
 
     Raises:
-        ModelError: If it is not in the cache and the hub cannot be asked.
+        ModelError: If it cannot be a name on the hub, or is not in the cache and the hub cannot be asked.
     """
     wanted = revision or "main"
+    if name.count("/") > 1:
+        raise ModelError(f"{name} is not a folder on this machine, nor ORG/NAME on the hub.")
     if re.fullmatch("[0-9a-f]{40}", wanted):
         return wanted
     return _cached_commit(name, wanted) or _newest_commit(name, wanted)
