@@ -37,7 +37,7 @@ def main(seeds: str, controls: bool, root: Path) -> None:
         results.prepare()
         runs = pocket.demo(seed, results, controls=pocket.CONTROLS if controls else ())
         scores: dict[str, dict[str, float]] = defaultdict(dict)
-        for part in parts(results, runs):
+        for part in parts(results, runs, results.all_runs()):
             scores[part.domain][part.system] = line([part])["score"]
             found[part.domain][part.system].append(part)
             found[POOLED][part.system].append(part)

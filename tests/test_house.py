@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import cowest_bench
 from tests.conftest import ROOT
 
@@ -142,3 +144,14 @@ def test_help_loads_no_heavy_library() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted({p.stem for p in ROOT.glob("benchmarks/*.py")} - {"shared"})
+)
+def test_every_benchmark_starts(name: str) -> None:
+    """Nothing else runs them, and they use names that the package may rename."""
+    command = [sys.executable, f"benchmarks/{name}.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ class Part:
     untuned: Mapping[str, Items]  # of other collaborations of its models, before tuning
 
 
-def _parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[Part]:
+def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[Part]:
     """Each run with what its line is made of, by all that are ``known``.
 
     Runs that cannot be read are left out and added to ``results.damaged``.
@@ -141,7 +141,7 @@ def summarise(results: Results, runs: Sequence[Run]) -> dict[str, Any]:
     bit, whenever and wherever the same runs are made again.
     """
     stored = results.all_runs()
-    found = _parts(results, runs, stored)
+    found = parts(results, runs, stored)
     domains: dict[str, dict[str, Part]] = defaultdict(dict)
     for part in found:
         domains[part.domain][part.system] = part
