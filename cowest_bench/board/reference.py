@@ -34,7 +34,7 @@ from cowest_bench.store.results import read_run
 from cowest_bench.store.rows import LOCAL_OPTIONS
 
 INDEX = "index.jsonl"
-BESIDE = (INDEX, "README.md")  # files of the folder that the index does not list
+BESIDE = (INDEX, "README.md", "SCHEMA")  # files of the folder that the index does not list
 LARGEST_FILE = 10 * 2**20  # bytes; more does not belong into git
 
 KEYS = (

@@ -527,7 +527,7 @@ def test_runs_of_an_earlier_version_are_one_sentence(results: Results) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
     path = published(results)
     (note,) = notes(path)
-    assert note.startswith("2 runs in runs were written by an earlier version")
+    assert "2 runs of an earlier version of cowest-bench" in note
     assert rows(path, "FROM runs") == []
 
 

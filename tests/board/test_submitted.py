@@ -33,11 +33,21 @@ def test_the_reference_results_are_sound() -> None:
 
 
 def rewritten(folder: Path) -> list[str] | None:
-    """Files that were removed or changed after they were committed; None without a git history."""
-    command = ["git", "log", "--no-renames", "--diff-filter=DMT", "--format=", "--name-only", "--"]
-    done = subprocess.run([*command, "."], cwd=folder, capture_output=True, text=True, check=False)
-    lines = set(done.stdout.splitlines())
-    named = sorted(line for line in lines if Path(line).name not in ("", *BESIDE))
+    """Files that were removed or changed after they were committed; None without a git history.
+
+    Runs of an earlier schema may go: what counts is the time since the file ``SCHEMA`` was added.
+    """
+
+    def log(*options: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "log", "--no-renames", *options]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    since = log("--diff-filter=A", "--format=%H", "--", "SCHEMA").stdout.split()[-1:]
+    known = [f"{commit}..HEAD" for commit in since]
+    done = log("--diff-filter=DMT", "--format=", "--name-only", *known, "--", ".")
+    named = sorted(
+        line for line in set(done.stdout.splitlines()) if Path(line).name not in ("", *BESIDE)
+    )
     return None if done.returncode else named
 
 
