@@ -38,7 +38,7 @@ def open_model(spec: ModelSpec, limits: Limits | None = None) -> Model:
     model = get_model(f"hflm/{spec.path}", memoize=False, remote_code=spec.remote_code, **args)
     try:
         cast(HFLMProvider, model.api).load()  # before the first sample, not during it
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # each library has its own: safetensors, transformers, torch, peft
         raise ModelError(f"Model {spec.name} cannot be loaded: {error}") from error
     return model
 
