@@ -83,10 +83,10 @@ def test_a_dry_run_needs_neither_network_nor_key(file: Path, tmp_path: Path) -> 
     unset = ("COWEST_DATA", "OPENAI_API_KEY", "TOGETHER_API_KEY")
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     environment["PYTHONPATH"] = str(tmp_path)
-    arguments = ("--dry-run", "--format", "json", "--results", str(tmp_path / "results"))
+    arguments = ["--dry-run", "--format", "json", "--results", str(tmp_path / "results")]
     verb = "sweep" if file.stem == "sweep" else "run"
     if file.stem == "local":  # its weak model is given by an option
-        arguments += ("--weak", str(EXAMPLES.parent / "cowest_bench" / "pocket" / "strong-early"))
+        arguments += ["--weak", str(EXAMPLES.parent / "cowest_bench" / "pocket" / "strong-early")]
     done = cowest(verb, str(file), *arguments, env=environment)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
