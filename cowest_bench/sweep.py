@@ -54,8 +54,8 @@ class Sweep(BasePlan):
             ConfigError: Also if a system is missing that a gain needs, or a model is there twice.
         """
         sweep = super().load(path, changes)
-        single = {name for system in sweep.found_systems for name in system.compared_with}
-        missing = sorted(single - {*sweep.systems})
+        single = [name for system in sweep.found_systems for name in system.compared_with]
+        missing = [name for name in dict.fromkeys(single) if name not in sweep.systems]
         if not sweep.collaborative or missing:
             raise ConfigError(
                 "A sweep shows what collaboration gains over each model alone; its systems must be "
