@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec, Role
-from cowest_bench.errors import ModelError
-from cowest_bench.lab.evaluate import Answer, Evaluate
+from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.lab.evaluate import Answering, Evaluate, Rows
+from cowest_bench.lab.journal import Answer
 from cowest_bench.lab.step import Models, Step, model_id
 from cowest_bench.store import Results, SampleScore, content_hash
 from cowest_bench.systems import Lengths, System
 
 if TYPE_CHECKING:
-    from inspect_ai.dataset import Sample
-    from inspect_ai.log import EvalSample
-    from inspect_ai.scorer import Scorer
-    from inspect_ai.solver import Solver
+    from inspect_ai.model import Model
+
+    from cowest_bench.systems.turn import Ask
 
 RATING_TOKENS = 64  # how long a judgement may be
 BEST = 10  # the highest rating
@@ -136,10 +136,7 @@ class Judge(Evaluate):
         return 1
 
     def missing(
-        self,
-        rows: Mapping[Answer, SampleScore],
-        results: Results,
-        only: Collection[int] | None = None,
+        self, rows: Rows, results: Results, only: Collection[int] | None = None
     ) -> list[Answer]:
         """The answers without a rating, and those that have changed since they were rated."""
         judged = self._judged(results)
@@ -147,7 +144,7 @@ class Judge(Evaluate):
         return [
             each
             for each in self.answers
-            if each in unrated or (each in rows and rows[each].answer != judged.get(each))
+            if each in unrated or ((row := rows.get(each)) and row.answer != judged.get(each))
         ]
 
     def is_made(self, results: Results) -> bool:
@@ -168,48 +165,39 @@ class Judge(Evaluate):
             for row in self.drafts.rows(results)
         }
 
-    def engine_samples(self, results: Results) -> list[Sample]:
-        """The samples with their gold answers, which this model alone may see."""
-        from inspect_ai.dataset import Sample
+    def answering(self, results: Results, models: Mapping[Role, Model]) -> Answering:
+        """Asks in both orders; Δ is the mean, in [-0.9, 0.9]."""
+        from inspect_ai.model import ChatMessageUser, GenerateConfig
 
-        told: dict[int, dict[str, dict[str, str | None]]] = {}
+        config = GenerateConfig(temperature=0.0, max_tokens=RATING_TOKENS)
+        drafts = {(row.sample_id, row.epoch): row for row in self.drafts.rows(results)}
+        alone = {row.sample_id: row for row in self.alone.rows(results)}
         judged = self._judged(results)
-        for row in self.drafts.rows(results):
-            of = told.setdefault(row.sample_id, {"with_draft": {}, "drafts": {}, "judged": {}})
-            of["with_draft"][str(row.epoch)] = row.output
-            of["drafts"][str(row.epoch)] = row.draft
-            of["judged"][str(row.epoch)] = judged[row.sample_id, row.epoch]
-        return [
-            Sample(
-                id=row.sample_id,
-                input=row.question,
-                metadata={"gold": row.gold, "alone": row.output, **told[row.sample_id]},
+
+        async def rate(of: Answer, ask: Ask) -> SampleScore:
+            ours, other = drafts[of], alone[of[0]]
+            row = replace(self.unanswered(of), draft=ours.draft, answer=judged[of], error=None)
+            if ours.output is None or other.output is None:
+                return replace(
+                    row, error="There is no answer to judge: the strong model gave none."
+                )
+            orders = []
+            try:
+                for first, second, sign in ((ours, other, 1), (other, ours, -1)):
+                    shown = rubric(row.question, other.gold, str(first.output), str(second.output))
+                    reply = await ask("evaluator", [ChatMessageUser(content=shown)], config)
+                    a, b = ratings(reply.text)
+                    orders.append(sign * (a - b))
+            except (ModelError, BudgetError) as error:
+                return replace(row, error=str(error))
+            return replace(
+                row, score=sum(orders) / len(orders), metrics=json.dumps({"orders": orders})
             )
-            for row in self.alone.rows(results)
-        ]
 
-    def solver(self) -> Solver:
-        from cowest_bench.lab.judging import rate
+        return rate
 
-        return rate()
-
-    def scorers(self) -> list[Scorer]:
-        from cowest_bench.lab.judging import rated_influence
-
-        return [rated_influence()]
-
-    def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
-        """Δ of one draft, with what each order said as its metrics."""
-        epoch = str(row.epoch)
-        told = sample.metadata
-        row = replace(row, draft=told["drafts"][epoch], answer=told["judged"][epoch])
-        score = (sample.scores or {}).get("rated_influence")
-        if score is None:
-            return row
-        metrics = json.dumps({"orders": told["orders"]})
-        return replace(row, score=score.as_float(), metrics=metrics, error=None)
-
-    def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
+    def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:
+        rows = list(rows)
         orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {
