@@ -3,7 +3,8 @@
     CowestError            exit code 2, one sentence: what was wrong, what is allowed, what to type
     ├── ConfigError        an option, a settings file, a folder
     ├── TaskError          a task that is unknown, broken, or of a kind that cannot be run
-    ├── ModelError         a model that cannot be loaded, or lacks what a run asks of it
+    ├── ModelError         a model that cannot be loaded, lacks what a run asks of it, or did not answer
+    │   └── NotSentError   a call that was not made, because the run is to stop
     ├── ComparisonError    exit code 4: scores that cannot be compared
     │   └── RecordError    a stored run that cannot be read
     │       └── OldRunError  one of an earlier version
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import os
 import signal
+from base64 import b64encode
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Self
@@ -48,6 +50,10 @@ class ModelError(CowestError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NotSentError(ModelError):
+    """A call that was not made, because the run is to stop."""
 
 
 class ComparisonError(CowestError):
@@ -86,13 +92,14 @@ class Interrupted(RunError):
 
 
 def redacted(text: str) -> str:
-    """A message of others without the value of any key that this process knows.
+    """A message of others without the value of any key that this process knows, also in base64.
 
     Keys are what environment variables named ``..._KEY``, ``..._TOKEN`` or ``..._SECRET`` hold.
     """
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN", "_SECRET")) and len(value) >= 8:
-            text = text.replace(value, f"[{name}]")
+            encoded = b64encode(value.encode()).decode().rstrip("=")
+            text = text.replace(value, f"[{name}]").replace(encoded, f"[{name}]")
     return text
 
 

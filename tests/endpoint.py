@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from typing import Any, Self, TypeAlias
 
-Fault = Literal["500", "hang", "broken", "filtered", "refused"] | None
+#: An HTTP status, ``hang``, ``broken`` (JSON), ``reset`` or ``cut`` (connections), ``filtered`` or
+#: ``refused`` (by the endpoint), or a key of ``CHOICE`` or ``USAGE``.
+Fault: TypeAlias = str | None
+
+#: Answers without an answer: what is changed in an ordinary response.
+CHOICE: dict[str, dict[str, Any]] = {
+    "null": {"message": {"role": "assistant", "content": None}},
+    "tool call": {
+        "finish_reason": "tool_calls",
+        "message": {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            ],
+        },
+    },
+    "emptied": {"finish_reason": "content_filter", "message": {"role": "assistant", "content": ""}},
+    "empty": {"message": {"role": "assistant", "content": ""}},  # an answer, if a wrong one
+    "no choices": {},
+}
+USAGE: dict[str, Any] = {
+    "absurd usage": {"prompt_tokens": 1e20, "completion_tokens": -3, "total_tokens": "many"},
+    "no usage": None,
+}
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # connections that wait to be accepted; more are reset
+
+    def handle_error(self, *_: Any) -> None:
+        """Nothing on standard error when a connection ends early."""
 
 
 class Endpoint:
@@ -77,6 +107,13 @@ class Endpoint:
             "usage": {**tokens, "total_tokens": sum(tokens.values())},
         }
 
+    def wait_for(self, requests: int, patience: float = 120) -> None:
+        """Return when so many requests have come in; an AssertionError if they do not."""
+        until = time.monotonic() + patience
+        while sum(self.asked.values()) < requests:
+            assert time.monotonic() < until, f"only {sum(self.asked.values())} requests came"
+            time.sleep(0.005)
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         endpoint = self
 
@@ -92,14 +129,38 @@ class Endpoint:
                     endpoint.asked[question] += 1
                     endpoint.authorizations.add(authorization)
                 fault = endpoint.fault(question)
-                if fault == "500":  # an unkind one, that repeats what it was sent
-                    self._send(500, json.dumps({"error": {"message": f"bad {authorization}"}}))
+                if fault and fault.isdecimal():  # an unkind one, that repeats what it was sent
+                    self._send(
+                        int(fault), json.dumps({"error": {"message": f"no {authorization}"}})
+                    )
                 elif fault == "refused":
                     self._send(400, json.dumps({"error": {"message": f"bad {authorization}"}}))
                 elif fault == "hang":
                     endpoint._released.wait()
                 elif fault == "broken":
                     self._send(200, '{"choices": [{"message": {"conte')
+                elif fault == "reset":
+                    linger = struct.pack("ii", 1, 0)  # closing sends RST
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.close_connection = True
+                    self.connection.close()
+                elif fault == "cut":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "1000")
+                    self.end_headers()
+                    self.wfile.write(b'{"choices": [')
+                    self.close_connection = True
+                elif fault in ("401", "403", "404", "429"):
+                    self._send(
+                        int(fault), json.dumps({"error": {"message": f"no {authorization}"}})
+                    )
+                elif fault is not None and fault != "filtered":
+                    response = endpoint.complete(request)
+                    response["choices"][0] |= CHOICE.get(fault, {})
+                    response["usage"] = USAGE.get(fault, response["usage"])
+                    if fault == "no choices":
+                        response["choices"] = []
+                    self._send(200, json.dumps(response))
                 elif fault == "filtered":
                     error = {"message": "blocked by policy", "code": "content_filter"}
                     self._send(400, json.dumps({"error": error}))

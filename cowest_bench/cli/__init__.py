@@ -5,13 +5,40 @@ Heavy libraries are imported inside the commands, so that ``cowest --help`` answ
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from cowest_bench import __version__
 from cowest_bench.cli import board, compare, run, sweep, tasks
-from cowest_bench.errors import CowestError
+from cowest_bench.errors import CowestError, Interrupted
+
+
+class _ToldToEnd(KeyboardInterrupt):
+    """Raised wherever the process is when Ctrl-C or SIGTERM comes; its argument is the signal."""
+
+
+@contextmanager
+def _told_to_end() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C."""
+
+    def end(number: int, frame: object) -> None:
+        raise _ToldToEnd(number)
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, end) for number in signals}
+    try:
+        yield
+    except _ToldToEnd as told:
+        error = Interrupted.by(told.args[0])
+        error.args = (f"{error} The same command continues with what is not finished.",)
+        raise error from None
+    finally:
+        for number in signals:
+            signal.signal(number, before[number])
 
 
 class _Commands(click.Group):
@@ -19,7 +46,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _told_to_end():
+                return super().invoke(ctx)
         except CowestError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)

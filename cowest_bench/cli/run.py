@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from cowest_bench.cli.shared import (
     alpha_option,
     baselines_option,
     budget_option,
+    coverage_option,
     data_option,
     dry_run_option,
     format_option,
@@ -25,6 +26,7 @@ from cowest_bench.cli.shared import (
     rate_option,
     read_results,
     rebuild,
+    require_coverage,
     results_option,
     set_option,
     show,
@@ -33,6 +35,9 @@ from cowest_bench.cli.shared import (
 from cowest_bench.cli.sweep import run_sweep, workers_option
 from cowest_bench.errors import ConfigError
 from cowest_bench.systems import system_names
+
+if TYPE_CHECKING:
+    from cowest_bench.store import Run
 
 
 @click.command()
@@ -100,6 +105,7 @@ def demo(
         )
     rebuild(results)
     show(results, runs, form, {"seed": seed})
+    require_coverage(runs, least=0.95)
     if form == "table":
         click.echo("Next: cowest results                       every run that is stored")
         click.echo("      cowest board                         browse and compare them")
@@ -174,6 +180,7 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @margin_option
 @alpha_option
 @baselines_option
+@coverage_option
 @dry_run_option
 @rate_option
 @results_option
@@ -192,6 +199,7 @@ def run(
     margin: float,
     alpha: float,
     folder: Path,
+    min_coverage: float,
     dry_run: bool,
     rate: float,
     root: Path,
@@ -237,17 +245,23 @@ def run(
         show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
     results = new_results(root)
-    with progress_bars() as progress:
-        tell = partial(partial, progress)
-        if against is None:
-            runs = list(plans.run(plan, results, tell))
-        else:
-            settings = Settings(margin=margin, alpha=alpha, sequential=True)
-            judge = baseline_of(results, against, folder)
-            runs, looked = until_decided(plan, results, judge, settings, tell)
-            click.echo(looked_line(looked), err=True)
-    rebuild(results)
-    show(results, runs, form, {"seed": plan.seed})
+    runs: list[Run] = []
+    try:
+        with progress_bars() as progress:
+            tell = partial(partial, progress)
+            if against is None:
+                runs.extend(plans.run(plan, results, tell))
+            else:
+                settings = Settings(margin=margin, alpha=alpha, sequential=True)
+                judge = baseline_of(results, against, folder)
+                runs, looked = until_decided(plan, results, judge, settings, tell)
+                click.echo(looked_line(looked), err=True)
+    finally:  # what was finished before an error is shown too
+        if runs:
+            rebuild(results)
+            show(results, runs, form, {"seed": plan.seed})
+    if against is None:  # which leaves samples unasked on purpose
+        require_coverage(runs, min_coverage)
 
 
 def _names(text: str | None) -> list[str] | None:

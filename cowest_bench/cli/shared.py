@@ -82,6 +82,33 @@ baselines_option = click.option(
 )
 
 
+coverage_option = click.option(
+    "--min-coverage",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Share of the answers that must be scored; exit code 5 if it is less, 4 if none is.",
+)
+
+
+def require_coverage(runs: Iterable[Run], least: float) -> None:
+    """Say which runs were not scored, or too little, and exit with 4 or 5 if there are any."""
+    code = 0
+    for run in runs:
+        name = f"{run.system} of {run.domain} ({run.split})"
+        if run.score is None:
+            code = 4
+            click.echo(
+                f"Error: none of the {run.n_total:,} answers of {name} was scored.", err=True
+            )
+        elif run.coverage < least:
+            code = code or 5
+            scored = f"{run.n_scored:,} of {run.n_total:,} answers of {name} were scored"
+            click.echo(f"Error: only {scored}, less than {least:.0%} (--min-coverage).", err=True)
+    if code:
+        click.get_current_context().exit(code)
+
+
 def key_values(pairs: tuple[str, ...]) -> dict[str, Any]:
     """``KEY=VALUE`` arguments, with numbers read as numbers."""
     options: dict[str, Any] = {}

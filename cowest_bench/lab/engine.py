@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from inspect_ai.util._concurrency import init_concurrency
 
 from cowest_bench.config import ROLES, Limits, ModelSpec, Role
-from cowest_bench.errors import BudgetError, Interrupted, ModelError, RunError, redacted
+from cowest_bench.errors import (
+    BudgetError,
+    Interrupted,
+    ModelError,
+    NotSentError,
+    RunError,
+    redacted,
+)
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.journal import Answer, Journal
 from cowest_bench.lab.local import Local
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from inspect_ai.model import ChatMessage, GenerateConfig, Model
 
 ERROR_LENGTH = 1000  # characters of a message that a record keeps
-FIRST_SECONDS = 5.0  # how long the others wait for the first sample, which finds a wrong key alone
+FIRST_SECONDS = 30.0  # how long the others wait for the first sample, which finds a wrong key alone
 NO_ACCESS = (401, 403, 404)  # HTTP: it would not help to ask about another sample
 
 Key = TypeVar("Key")
@@ -62,8 +69,8 @@ class Engine:
         """
         if budget is not None:
             budget.check(specs)
-        self.models: dict[Role, Model] = {
-            role: open_model(spec, limits) for role, spec in specs.items()
+        self.models = {
+            role: self._unless_stopped(open_model(s, limits)) for role, s in specs.items()
         }
         self.stopped: RunError | None = None
         self._specs = specs
@@ -145,12 +152,24 @@ class Engine:
     def _stop(self, reason: RunError) -> None:
         self.stopped = self.stopped or reason
 
+    def _unless_stopped(self, model: Model) -> Model:
+        """The model, which refuses calls that still wait for a connection when the engine stops."""
+        generate = model.api.generate
+
+        async def unless_stopped(*args: Any, **kwargs: Any) -> Any:
+            if self.stopped is not None:
+                raise NotSentError("not sent")
+            return await generate(*args, **kwargs)
+
+        model.api.generate = unless_stopped  # type: ignore[method-assign]
+        return model
+
     async def ask(self, role: Role, messages: list[ChatMessage], config: GenerateConfig) -> Call:
         """Ask the model in a role, by its own ``sampling`` before other settings.
 
         Raises:
             ModelError: If there is no answer.
-            BudgetError: If the call could pass the budget.
+            NotSentError: If the engine is to stop, or has to because the call could pass the budget.
         """
         spec, model, budget = self._specs[role], self.models[role], self._budget
         config = config.model_copy(update=spec.sampling)
@@ -161,9 +180,9 @@ class Engine:
                 async with budget.reserved(spec.price, messages, config.max_tokens) as spent:
                     answered = await call(model, role, messages, config)
                     spent(answered.input, answered.output)
-        except BudgetError:
-            self._stop(BudgetError(f"Stopped before passing the budget of {budget}."))
-            raise
+        except BudgetError as error:
+            self._stop(error)
+            raise NotSentError(str(error)) from error
         except ModelError as error:
             if error.status in NO_ACCESS and role not in self._known:
                 self._stop(RunError(f"{spec.name} refuses access, so no sample is asked. {error}"))
@@ -235,7 +254,7 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
     folder = f"{step.id}-{content_hash(made_from)}" if made_from else step.id
     journal = Journal(lab.results.logs / folder / "journal")
     try:
-        rows = _Rows(step, journal, stored, only)
+        rows = _Rows(step, journal, stored)
         missing = step.missing(rows, lab.results, only)
         if before is not None and not missing:
             return before
@@ -288,7 +307,9 @@ def _ask(
         ask = _Recorded(engine.ask, journal, key)
         for _ in range(1 + lab.limits.sample_retries):
             row = await answer(key, ask)
-            if row.error is None or row.output is not None or engine.stopped is not None:
+            if ask.not_sent:
+                return None  # another time
+            if row.error is None or row.output is not None:
                 break
             ask.again()
         error = redacted(row.error)[:ERROR_LENGTH] if row.error else None
@@ -307,6 +328,7 @@ class _Recorded:
 
     Attributes:
         calls: That were answered, so far.
+        not_sent: Whether a call was not made, because the engine is to stop.
     """
 
     def __init__(self, ask: Ask, journal: Journal, answer: Answer) -> None:
@@ -314,6 +336,7 @@ class _Recorded:
         self._journal = journal
         self._answer = answer
         self.calls = list(journal.calls(answer))
+        self.not_sent = False
         self._next = 0
         self._failed = False
 
@@ -326,7 +349,11 @@ class _Recorded:
             said(messages),
         ):
             self._failed = True
-            answered = await self._ask(role, messages, config)
+            try:
+                answered = await self._ask(role, messages, config)
+            except NotSentError:
+                self.not_sent = True
+                raise
             self._failed = False
             self.calls[n:] = [answered]
             self._journal.note_call(self._answer, n, answered)
@@ -348,12 +375,10 @@ class _Rows:
         step: Evaluate,
         journal: Journal,
         stored: Iterable[SampleScore],
-        only: Collection[int] | None,
     ) -> None:
         self._step = step
         self._journal = journal
         self._stored = {(row.sample_id, row.epoch): row for row in stored if not row.error}
-        self._only = only
 
     def get(self, answer: Answer) -> SampleScore | None:
         """The row of an answer, by the present scoring, if it was asked for."""
@@ -369,7 +394,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[SampleScore]:
         for answer in self._step.answers:
-            yield self.get(answer) or self._step.unanswered(answer, self._only)
+            yield self.get(answer) or self._step.unanswered(answer)
 
 
 _MADE_BEFORE = ("run_id", "sample_id", "epoch", "cluster", "question", "gold")

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from cowest_bench.config import Asking, ModelSpec, Role
-from cowest_bench.errors import BudgetError, ConfigError, ModelError, suggestion
+from cowest_bench.errors import ConfigError, ModelError, suggestion
 from cowest_bench.lab.journal import Answer
 from cowest_bench.lab.rescore import row_scored_again, scored_again
 from cowest_bench.lab.step import Models, Step, contents, model_id, opened, origin_of, trainings
@@ -237,7 +237,7 @@ class Evaluate(Step):
                 )
                 if self.graded:
                     row = replace(row, gold_logprob=await self._gold_logprob(models, turn, row))
-            except (ModelError, BudgetError) as error:
+            except ModelError as error:
                 return replace(row, error=str(error))
             return row
 
@@ -263,10 +263,9 @@ class Evaluate(Step):
 
     # --- what is recorded ---
 
-    def unanswered(self, answer: Answer, only: Collection[int] | None = None) -> SampleScore:
-        """The row of an answer that was not given, or was left for later."""
+    def unanswered(self, answer: Answer) -> SampleScore:
+        """The row of an answer that was left for later."""
         sample_id, epoch = answer
-        asked_now = only is None or sample_id in only
         sample = self.task.samples[sample_id]
         return SampleScore(
             run_id=self.id,
@@ -275,7 +274,7 @@ class Evaluate(Step):
             cluster=sample.cluster,
             question=_question(sample),
             gold=sample.target,
-            error="no answer was recorded" if asked_now else NOT_ASKED,
+            error=NOT_ASKED,
         )
 
     def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec, Role
-from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.errors import ModelError
 from cowest_bench.lab.evaluate import Answering, Evaluate, Rows
 from cowest_bench.lab.journal import Answer
 from cowest_bench.lab.step import Models, Step, model_id
@@ -188,7 +188,7 @@ class Judge(Evaluate):
                     reply = await ask("evaluator", [ChatMessageUser(content=shown)], config)
                     a, b = ratings(reply.text)
                     orders.append(sign * (a - b))
-            except (ModelError, BudgetError) as error:
+            except ModelError as error:
                 return replace(row, error=str(error))
             return replace(
                 row, score=sum(orders) / len(orders), metrics=json.dumps({"orders": orders})

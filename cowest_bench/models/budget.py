@@ -74,7 +74,7 @@ class Budget:
         while self._in_flight and self._exceeded_by(usd):
             await anyio.sleep(WAIT)
         if self._exceeded_by(usd):
-            raise BudgetError(f"Not asked: the call could have exceeded the budget of {self}.")
+            raise BudgetError(f"Stopped before passing the budget of {self}.")
         self.spent_calls += 1
         self._reserved += usd
         self._in_flight += 1

@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from inspect_ai._util.error import PrerequisiteError
 from inspect_ai.model import GenerateConfig, Model, ModelCall, ModelOutput, get_model
+from openai.types.chat import ChatCompletion
 from rich.text import Text
 
 from cowest_bench.config import Limits, ModelSpec
-from cowest_bench.errors import ModelError, redacted
+from cowest_bench.errors import ModelError, printable, redacted
 from cowest_bench.models.identity import (
     adapter_folder,
     is_served,
@@ -21,6 +22,10 @@ from cowest_bench.models.identity import (
     require_usable,
 )
 from cowest_bench.models.local import HFLMProvider
+
+MOST_TOKENS = 10**9  # of one call; what an endpoint counts beyond that is not believed
+MODEL_LENGTH = 200  # characters of the name that an endpoint gives itself
+TEXT_LENGTH = 10**6  # characters of an answer that are kept
 
 #: What a provider's ``generate`` may return, by Inspect's interface.
 Generated = ModelOutput | tuple[ModelOutput | Exception, ModelCall]
@@ -76,7 +81,7 @@ def _open_endpoint(spec: ModelSpec, limits: Limits) -> Model:
         name += f":{adapter}" if adapter else ""
         args = {} if is_served(spec) else _own_server(spec)
     try:
-        return _without_keys(get_model(name, config=config, memoize=False, **args))
+        return _checked(get_model(name, config=config, memoize=False, **args))
     except (ValueError, ImportError, PrerequisiteError) as error:
         said = " ".join(Text.from_markup(str(error)).plain.split())
         raise ModelError(
@@ -91,14 +96,16 @@ def _own_server(spec: ModelSpec) -> dict[str, Any]:
     return args | ({"revision": revision} if revision else {})
 
 
-def _without_keys(model: Model) -> Model:
-    """Remove keys from an endpoint's errors: some endpoints repeat what they were sent.
+def _checked(model: Model) -> Model:
+    """Check what an endpoint says before the engine believes it.
 
-    This happens before the engine sees the error, so the key is not in its logs either.
+    An answer without text is an error, not an empty answer. What an endpoint says of itself is bounded, or
+    taken for unsaid. Keys are removed everywhere, since some endpoints repeat what they were sent.
     """
-    generate = cast(Callable[..., Awaitable[Generated]], model.api.generate)
+    api = model.api
+    generate = cast(Callable[..., Awaitable[Generated]], api.generate)
 
-    async def redacting(*args: object, **kwargs: object) -> Generated:
+    async def checked(*args: object, **kwargs: object) -> Generated:
         try:
             result = await generate(*args, **kwargs)
         except Exception as error:
@@ -107,12 +114,64 @@ def _without_keys(model: Model) -> Model:
         output, call = result if isinstance(result, tuple) else (result, None)
         if isinstance(output, Exception):
             _redact(output)
-        if isinstance(output, Exception) and call is not None:
-            call.response = json.loads(redacted(json.dumps(call.response)))
+            if call is not None:
+                call.response = json.loads(redacted(json.dumps(call.response)))
+            return result
+        if not output.error:
+            _require_text(output)
+        for choice in output.choices:
+            if isinstance(choice.message.content, str):
+                choice.message.content = redacted(choice.message.content)[:TEXT_LENGTH]
+        output.completion = output.message.text if output.choices else ""
         return result
 
-    model.api.generate = redacting  # type: ignore[method-assign]
+    api.generate = checked  # type: ignore[method-assign]
+    complete = getattr(
+        api, "_generate_completion", None
+    )  # of providers that speak OpenAI's protocol
+    if complete is not None:
+
+        async def believed(*args: object, **kwargs: object) -> ChatCompletion:
+            return _believed(await complete(*args, **kwargs))
+
+        api._generate_completion = believed  # type: ignore[attr-defined]
     return model
+
+
+def _require_text(output: ModelOutput) -> None:
+    """Refuse what would be scored as an empty answer.
+
+    Raises:
+        ModelError: If there is no choice, or one without text that a filter or a tool call explains.
+    """
+    if output.empty:
+        raise ModelError("The endpoint's response has no choices.")
+    if not output.completion and output.message.tool_calls:
+        raise ModelError("The endpoint's response is a tool call without text.")
+    if not output.completion and output.stop_reason == "content_filter":
+        raise ModelError("The endpoint's response was filtered, and has no text.")
+
+
+def _believed(completion: ChatCompletion) -> ChatCompletion:
+    """A response in OpenAI's protocol without what cannot be true.
+
+    Raises:
+        ModelError: If its content is null.
+    """
+    if not isinstance(completion, ChatCompletion):
+        return completion  # which Inspect refuses
+    message = completion.choices[0].message if completion.choices else None
+    if message is not None and message.content is None and not message.tool_calls:
+        raise ModelError("The endpoint's response has no text (its content is null).")
+    usage = completion.usage
+    counts = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
+    if not all(isinstance(count, int) and 0 <= count <= MOST_TOKENS for count in counts):
+        completion.usage = None
+    elif usage:
+        usage.total_tokens = sum(counts)
+    completion.choices = completion.choices or []
+    completion.model = printable(redacted(str(completion.model)))[:MODEL_LENGTH]
+    return completion
 
 
 def _redact(error: Exception) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cowest_bench.config import Asking, Role
-from cowest_bench.errors import ConfigError, ModelError, TaskError, suggestion
+from cowest_bench.errors import ConfigError, ModelError, NotSentError, TaskError, suggestion
 from cowest_bench.tasks.prompts import FORMATS, Prompts
 
 if TYPE_CHECKING:
@@ -170,10 +170,11 @@ async def call(
         output = await model.generate(messages, config=config)
     except Exception as error:  # whatever the provider raises, in words that say whose it is
         last = error.last_attempt.exception() if isinstance(error, RetryError) else error
-        if isinstance(last, ModelError):
-            reason = str(last)
-        else:
-            reason = f"The {role} model did not answer: {type(last).__name__}: {last}"
+        if isinstance(last, NotSentError):
+            raise last from None
+        said_it = getattr(last, "provider_message", None) or last  # without the prompt
+        kind = "" if isinstance(last, ModelError) else f"{type(last).__name__}: "
+        reason = f"The {role} model did not answer: {kind}{said_it}"
         raise ModelError(reason, status=_status(last)) from error
     if output.error or (output.usage is None and output.stop_reason in REFUSED):
         refusal = output.error or output.completion

@@ -1,0 +1,329 @@
+"""The engine: every fault at every stage is a row with its error, and no answer is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.log import list_eval_logs, read_eval_log, read_eval_log_sample_summaries
+
+from cowest_bench.config import Asking, Limits, ModelSpec, Role
+from cowest_bench.errors import BudgetError, RunError
+from cowest_bench.lab.engine import _Streak
+from cowest_bench.lab.evaluate import Evaluate
+from cowest_bench.lab.journal import Journal
+from cowest_bench.lab.judge import Judge
+from cowest_bench.lab.local import Local
+from cowest_bench.models.budget import Budget
+from cowest_bench.store import Results, Run
+from cowest_bench.systems import COLLAB, STRONG
+from cowest_bench.systems.turn import Call
+from cowest_bench.tasks import load_task
+from tests.endpoint import CHOICE, Endpoint
+
+TASK = "cowest_pocket_medical"
+SAMPLES = 6
+BAD = (1, 4)  # samples that go wrong
+HURRY = Limits(attempt_timeout=4, timeout=8, retries=0, sample_retries=0)
+MODELS: dict[Role, ModelSpec] = {
+    role: ModelSpec(name=f"openai-api/local/{role}") for role in ("weak", "strong", "evaluator")
+}
+ERRORS = ("400", "401", "403", "404", "429", "500", "hang", "broken", "reset", "cut", "filtered")
+NO_ANSWERS = tuple(name for name in CHOICE if name != "empty")
+RATING = "A coherence=9 agreement=9; B coherence=3 agreement=3"
+
+
+def said(messages: list[dict[str, str]]) -> str:
+    """What a helpful model says in each role."""
+    text = messages[-1]["content"]
+    if text.startswith("Rate two answers"):
+        return RATING
+    return "answer : A" if "a draft" in text else "a draft"
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    with Endpoint(said) as running:
+        monkeypatch.setenv("LOCAL_BASE_URL", running.url)
+        monkeypatch.setenv("LOCAL_API_KEY", "sk-not-to-be-seen-987")
+        yield running
+
+
+def steps() -> dict[str, Evaluate]:
+    """One for each stage at which a model is asked."""
+    task = load_task(TASK, "feedback", seed=3, limit=SAMPLES)
+    drafts = Evaluate(task, COLLAB, MODELS, Asking())
+    alone = Evaluate(task, STRONG, MODELS, Asking())
+    return {
+        "collab": drafts,
+        "alone": alone,
+        "evaluator": Judge.of(drafts, alone, MODELS["evaluator"]),
+    }
+
+
+def made(step: Evaluate, lab: Local) -> Run:
+    run = lab.do(step).run(lab.results)
+    assert run is not None
+    return run
+
+
+def goes_wrong(stage: str, fault: str, endpoint: Endpoint) -> None:
+    """Let the endpoint fail on the samples ``BAD``, at one stage."""
+    task = load_task(TASK, "feedback", seed=3, limit=SAMPLES)
+    questions = [task.samples[number].messages[-1]["content"] for number in BAD]
+
+    def of(text: str) -> str | None:
+        rated = text.startswith("Rate two answers")
+        at = "evaluator" if rated else "refine" if "a draft" in text else "first"
+        wanted = {"draft": "first", "alone": "first"}.get(stage, stage)
+        return fault if at == wanted and any(question in text for question in questions) else None
+
+    endpoint.fault = of
+
+
+@pytest.mark.parametrize("fault", [*ERRORS, *NO_ANSWERS])
+@pytest.mark.parametrize("stage", ["draft", "refine", "alone", "evaluator"])
+def test_every_fault_at_every_stage_is_an_error_row(
+    stage: str, fault: str, endpoint: Endpoint, results: Results
+) -> None:
+    """And when the endpoint is well again, exactly what is missing is asked, and nothing else."""
+    step = steps()[{"draft": "collab", "refine": "collab"}.get(stage, stage)]
+    lab = Local(results, limits=HURRY)
+    for each in step.inputs:
+        made(each, lab)  # type: ignore[arg-type]
+    endpoint.asked.clear()
+    goes_wrong(stage, fault, endpoint)
+    run = made(step, lab)
+    rows = results.samples(run)
+    assert [row.sample_id for row in rows] == [*range(SAMPLES)]
+    assert [row.sample_id for row in rows if row.error] == [*BAD]
+    assert all((row.score is None) == bool(row.error) for row in rows)
+    assert run.n_scored == SAMPLES - len(BAD)
+    made_calls = {row.sample_id: _calls(row) for row in rows}
+
+    endpoint.fault = lambda text: None
+    endpoint.asked.clear()
+    again = made(step, Local(results, limits=HURRY))
+    assert again.coverage == 1.0
+    whole = sum(made_calls[number] for number in made_calls if number not in BAD) // 4
+    missing = sum(whole - made_calls[number] for number in BAD)
+    assert sum(endpoint.asked.values()) == missing
+    changed = {row.sample_id for row in set(results.samples(again)) ^ set(rows)}
+    assert changed == {*BAD}
+
+
+def _calls(row: Any) -> int:
+    return int(row.weak_calls + row.strong_calls + row.evaluator_calls)
+
+
+@pytest.mark.parametrize("fault", ["absurd usage", "no usage"])
+def test_what_an_endpoint_counts_is_believed_only_if_it_can_be_true(
+    fault: str, endpoint: Endpoint, results: Results
+) -> None:
+    endpoint.fault = lambda text: fault
+    run = made(steps()["alone"], Local(results, limits=HURRY))
+    assert run.coverage == 1.0
+    assert {row.strong_input_tokens for row in results.samples(run)} == {None}
+
+
+def test_an_empty_answer_is_an_answer(endpoint: Endpoint, results: Results) -> None:
+    endpoint.fault = lambda text: "empty"
+    run = made(steps()["alone"], Local(results, limits=HURRY))
+    assert (run.coverage, run.score) == (1.0, 0.0)
+
+
+def test_a_key_that_is_repeated_as_an_answer_or_a_name_is_not_recorded(
+    endpoint: Endpoint, results: Results
+) -> None:
+    import base64
+
+    key = os.environ["LOCAL_API_KEY"]
+    coded = base64.b64encode(key.encode()).decode()
+    endpoint.answer = lambda messages: f"{key} {coded}"
+    endpoint.model = f"model-{key}"
+    run = made(steps()["alone"], Local(results, limits=HURRY))
+    assert "[LOCAL_API_KEY] [LOCAL_API_KEY]" in str(results.samples(run)[0].output)
+    assert run.reported == {"strong": ["model-[LOCAL_API_KEY]"]}
+    for path in results.root.rglob("*"):
+        if path.is_file():
+            assert key.encode() not in path.read_bytes()
+
+
+# --- giving up ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["401", "403", "404"])
+def test_no_access_is_found_by_one_request(
+    status: str, endpoint: Endpoint, results: Results
+) -> None:
+    endpoint.fault = lambda text: status
+    with pytest.raises(RunError, match="openai-api/local/strong refuses access") as raised:
+        made(steps()["alone"], Local(results))
+    assert (raised.value.exit_code, sum(endpoint.asked.values())) == (4, 1)
+    assert results.all_runs() == []
+
+
+def test_after_a_streak_of_failures_no_more_is_asked(endpoint: Endpoint, results: Results) -> None:
+    task = load_task(TASK, "test", seed=3)
+    well = {sample.messages[-1]["content"] for sample in task.samples[:30]}
+    endpoint.fault = lambda text: None if text in well else "400"
+    step = Evaluate(task, STRONG, MODELS, Asking())
+    limits = HURRY.model_copy(update={"connections": 4})
+    with pytest.raises(RunError, match=r"20 samples in a row.*30 of .* are recorded"):
+        made(step, Local(results, limits=limits))
+    (run,) = results.all_runs()
+    assert run.n_scored == 30
+    assert len(endpoint.asked) < 30 + 20 + 20
+
+
+def test_a_streak_is_one_in_the_order_of_asking() -> None:
+    """Quick failures end before slow successes that were asked between them."""
+    streak = _Streak()
+    assert [streak.note(number, True) for number in (1, 3, 5, 7)] == [0, 0, 0, 0]
+    assert [streak.note(number, False) for number in (0, 2, 4)] == [1, 1, 1]
+    assert streak.note(6, True) == 3
+
+
+# --- kills ----------------------------------------------------------------------------------------
+
+
+def command(folder: Path) -> list[str]:
+    """A run of many samples in two calls each; each model is asked eight at a time."""
+    plan = folder / "plan.yaml"
+    models = "".join(f"{role}: {MODELS[role].name}\n" for role in ("weak", "strong"))
+    plan.write_text(
+        f"tasks: [{TASK}]\noptions: {{seed: 3}}\nsystems: [collab]\n{models}limits: {{connections: 8}}\n"
+    )
+    results = str(folder / "results")
+    return [sys.executable, "-m", "cowest_bench", "run", str(plan), "--results", results]
+
+
+def recorded_calls(folder: Path) -> int:
+    (journal,) = (folder / "results" / "logs").rglob("journal")
+    return sum(line.call is not None for line in Journal(journal)._lines())
+
+
+@pytest.mark.slow
+def test_killed_runs_ask_again_only_what_was_in_flight(endpoint: Endpoint, tmp_path: Path) -> None:
+    """Three times kill -9, each when so many more calls have come in."""
+
+    def slowly(messages: list[dict[str, str]]) -> str:
+        time.sleep(0.02)
+        return said(messages)
+
+    endpoint.answer = slowly
+    served = recorded = 0
+    for share in (30, 90, 150):
+        with subprocess.Popen(command(tmp_path), stderr=subprocess.DEVNULL) as run:
+            endpoint.wait_for(served + share)
+            run.kill()
+        before, served = served, sum(endpoint.asked.values())
+        known, recorded = recorded, recorded_calls(tmp_path)
+        assert 0 <= (served - before) - (recorded - known) <= 2 * 8
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    (run_,) = Results(tmp_path / "results").all_runs()
+    assert run_.coverage == 1.0
+    assert sum(endpoint.asked.values()) - served == 2 * run_.n_total - recorded
+    assert not list(tmp_path.rglob("journal"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_end_it_finishes_what_is_in_flight_and_says_how_to_go_on(
+    number: int, code: int, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        command(tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as run:
+        endpoint.wait_for(100)
+        run.send_signal(number)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == code, told
+    assert "answers are recorded; the same command continues with the other" in told
+    (stored,) = Results(tmp_path / "results").all_runs()
+    assert 0 < stored.n_scored < stored.n_total
+    before, recorded = sum(endpoint.asked.values()), recorded_calls(tmp_path)
+    assert before == recorded  # all that was asked was waited for
+    subprocess.run(command(tmp_path), check=True, capture_output=True)
+    assert sum(endpoint.asked.values()) == 2 * stored.n_total
+
+
+# --- the journal ----------------------------------------------------------------------------------
+
+CALL = Call("strong", [{"role": "user", "content": "?"}], "answer : A", "stop", 3, 2, 0.1, "m")
+
+
+def test_every_flipped_byte_costs_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    for number in range(4):
+        journal.note_call((number, 1), 0, CALL)
+        journal.note_row((number, 1), {"error": None, "output": f"text {number}"})
+    journal.close()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        damaged = Journal(path)
+        rows = [damaged.row((number, 1)) for number in range(4)]
+        damaged.close()
+        right = [{"error": None, "output": f"text {number}"} for number in range(4)]
+        assert sum(row == other for row, other in zip(rows, right, strict=True)) >= 2
+        assert all(row in (None, other) for row, other in zip(rows, right, strict=True))
+
+
+def test_a_line_that_was_cut_off_is_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    journal.note_call((0, 1), 0, CALL)
+    journal.note_call((0, 1), 1, CALL)
+    journal.close()
+    path.write_bytes(path.read_bytes()[:-7])
+    journal = Journal(path)
+    assert journal.calls((0, 1)) == [CALL]
+    journal.note_call((0, 1), 1, CALL)
+    journal.close()
+    assert Journal(path).calls((0, 1)) == [CALL, CALL]
+
+
+def test_a_call_that_is_made_again_replaces_those_after_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    other = Call("strong", [], "B", "stop", None, None, None, "m")
+    for number, call in ((0, CALL), (1, CALL), (0, other)):
+        journal.note_call((0, 1), number, call)
+    journal.close()
+    assert Journal(tmp_path / "journal").calls((0, 1)) == [other]
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def test_the_log_opens_in_inspect(endpoint: Endpoint, results: Results) -> None:
+    goes_wrong("refine", "400", endpoint)
+    run = made(steps()["collab"], Local(results, limits=HURRY))
+    (log,) = list_eval_logs(str(results.root / run.log))
+    header = read_eval_log(log, header_only=True)
+    assert header.results is not None and header.status == "success"
+    assert (header.results.total_samples, header.results.completed_samples) == (SAMPLES, 4)
+    summaries = read_eval_log_sample_summaries(log)
+    assert sorted(int(each.id) for each in summaries) == [*range(SAMPLES)]
+    whole = read_eval_log(log).samples or []
+    for sample in whole:
+        roles = [event.role for event in sample.events if event.event == "model"]
+        assert roles == (["weak"] if sample.error else ["weak", "strong"])
+        assert sample.metadata["draft"] == "answer : A" or sample.metadata["draft"] == "a draft"
+
+
+def test_a_budget_stops_before_it_is_passed_and_says_how_to_go_on(
+    endpoint: Endpoint, results: Results
+) -> None:
+    with pytest.raises(BudgetError, match="the same command with a larger budget continues"):
+        made(steps()["alone"], Local(results, budget=Budget(calls=3)))
+    (run,) = results.all_runs()
+    assert (run.n_scored, sum(endpoint.asked.values())) == (3, 3)
