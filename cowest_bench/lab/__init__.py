@@ -2,6 +2,6 @@
 
 step        what a step is: a description whose id is known before it is made
 evaluate, judge, prefer, trainings   the steps; engine, judging and train do the work
-lab         the verbs; local does them here, planned counts them, processes does many side by side
+lab         the verbs; local does them here, planned counts them, workers do many side by side
 rescore     scores recorded answers again
 """
