@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -61,10 +62,10 @@ def ratings(text: str) -> tuple[float, float]:
         ModelError: If the judge did not keep to the form; its words are no rating then.
     """
     found = _RATINGS.search(text[:2000])
-    numbers = [int(number) for number in found.groups()] if found else []
-    if not numbers or not all(1 <= number <= BEST for number in numbers):
+    a, b, c, d = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if not all(1 <= number <= BEST for number in (a, b, c, d)):
         raise ModelError("The evaluator's reply is not of the form asked for.")
-    return sum(numbers[:2]) / (2 * BEST), sum(numbers[2:]) / (2 * BEST)
+    return (a + b) / (2 * BEST), (c + d) / (2 * BEST)
 
 
 def rubric(question: str, gold: str, first: str, second: str) -> str:
@@ -86,16 +87,12 @@ class Evaluator(System):
 
 @dataclass(frozen=True, eq=False)
 class Judge(Evaluate):
-    """Every answer of an evaluation with drafts, judged against the strong model's own.
+    """Every answer of ``drafts``, judged against that of the strong model ``alone`` to the same sample.
 
     Its rows have Δ as their score, the draft it belongs to, and as their answer a hash of what was
     judged: an answer that is completed later is judged again, and the others are not. Its metrics say
     how often the two orders agree on who is better, and how often the judge agrees with the task's
     metric, of the answers that the metric tells apart.
-
-    Attributes:
-        drafts: The evaluation with drafts.
-        alone: That of the strong model alone, on the same samples.
     """
 
     verb = "judge"
@@ -135,6 +132,8 @@ class Judge(Evaluate):
         """The last of a task's repeats is judged."""
         return 1
 
+    # --- what is stored ---
+
     def missing(
         self,
         rows: Mapping[Answer, SampleScore],
@@ -142,43 +141,32 @@ class Judge(Evaluate):
         only: Collection[int] | None = None,
     ) -> list[Answer]:
         """The answers without a rating, and those that have changed since they were rated."""
-        judged = self._judged(results)
-        unrated = set(super().missing(rows, results, only))
-        return [
-            each
-            for each in self.answers
-            if each in unrated or (each in rows and rows[each].answer != judged.get(each))
-        ]
+        alone = {row.sample_id: (row.output, row.gold) for row in self.alone.rows(results)}
+        now = {
+            (row.sample_id, row.epoch): shown_hash(row.output, *alone.get(row.sample_id, ()))
+            for row in self.drafts.rows(results)
+        }
+        unrated = {*super().missing(rows, results, only)}
+        changed = {each for each, row in rows.items() if row.answer != now.get(each)}
+        return [each for each in self.answers if each in unrated | changed]
 
     def is_made(self, results: Results) -> bool:
         """Whether every pair of answers, as they are now, has a rating."""
-        run = self.run(results)
-        if run is None or not (self.drafts.run(results) and self.alone.run(results)):
+        if not all(step.run(results) for step in (self, self.drafts, self.alone)):
             return False
-        rows = {(row.sample_id, row.epoch): row for row in results.samples(run)}
+        rows = {(row.sample_id, row.epoch): row for row in self.rows(results)}
         return not self.missing(rows, results)
 
-    def _judged(self, results: Results) -> dict[Answer, str]:
-        """A hash of what the evaluator is shown of each sample and epoch besides the question."""
-        alone = {row.sample_id: row.output for row in self.alone.rows(results)}
-        return {
-            (row.sample_id, row.epoch): content_hash(
-                [row.output, alone.get(row.sample_id), row.gold]
-            )
-            for row in self.drafts.rows(results)
-        }
+    # --- what the engine is given, and what is recorded ---
 
     def engine_samples(self, results: Results) -> list[Sample]:
         """The samples with their gold answers, which this model alone may see."""
         from inspect_ai.dataset import Sample
 
-        told: dict[int, dict[str, dict[str, str | None]]] = {}
-        judged = self._judged(results)
+        told: dict[int, dict[str, dict[str, str | None]]] = defaultdict(lambda: defaultdict(dict))
         for row in self.drafts.rows(results):
-            of = told.setdefault(row.sample_id, {"with_draft": {}, "drafts": {}, "judged": {}})
-            of["with_draft"][str(row.epoch)] = row.output
-            of["drafts"][str(row.epoch)] = row.draft
-            of["judged"][str(row.epoch)] = judged[row.sample_id, row.epoch]
+            told[row.sample_id]["with_draft"][str(row.epoch)] = row.output
+            told[row.sample_id]["drafts"][str(row.epoch)] = row.draft
         return [
             Sample(
                 id=row.sample_id,
@@ -200,9 +188,9 @@ class Judge(Evaluate):
 
     def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
         """Δ of one draft, with what each order said as its metrics."""
-        epoch = str(row.epoch)
-        told = sample.metadata
-        row = replace(row, draft=told["drafts"][epoch], answer=told["judged"][epoch])
+        epoch, told = str(row.epoch), sample.metadata
+        shown = shown_hash(told["with_draft"][epoch], told["alone"], told["gold"])
+        row = replace(row, draft=told["drafts"][epoch], answer=shown)
         score = (sample.scores or {}).get("rated_influence")
         if score is None:
             return row
@@ -215,19 +203,23 @@ class Judge(Evaluate):
         change = {
             (row.sample_id, row.epoch): row.score - before
             for row in self.drafts.rows(results)
-            if row.score is not None and (before := alone[row.sample_id]) is not None
+            if row.score is not None and (before := alone.get(row.sample_id)) is not None
         }
-        agree = [
-            row.score * change[row.sample_id, row.epoch] > 0
-            for row in rows
-            if row.score is not None and change.get((row.sample_id, row.epoch))
-        ]
         shares = {
             "agreement_of_orders": [a * b >= 0 for a, b in orders],
-            "agreement_with_metric": agree,
+            "agreement_with_metric": [
+                row.score * change[row.sample_id, row.epoch] > 0
+                for row in rows
+                if row.score is not None and change.get((row.sample_id, row.epoch))
+            ],
         }
         return {name: sum(each) / len(each) for name, each in shares.items() if each}
 
     def record(self, results: Results) -> dict[str, Any]:
         """As of any evaluation; the data is that of the answers."""
         return super().record(results) | {"scoring": {}, "format": self.asking.format}
+
+
+def shown_hash(with_draft: str | None, alone: str | None = None, gold: str | None = None) -> str:
+    """A hash of what the evaluator is shown besides the question."""
+    return content_hash([with_draft, alone, gold])

@@ -16,16 +16,16 @@ def rate() -> Solver:
     """Ask the evaluator about the answers with and without a draft, in both orders."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        epoch = str(state.metadata.get("epoch", state.epoch))
-        ours, alone = state.metadata["with_draft"].get(epoch), state.metadata["alone"]
+        told = state.metadata
+        ours, alone = told["with_draft"].get(str(told.get("epoch", state.epoch))), told["alone"]
         if ours is None or alone is None:
             raise ModelError("There is no answer to judge: the strong model gave none.")
-        gold, question = state.metadata["gold"], state.input_text
         config = GenerateConfig(temperature=0.0, max_tokens=RATING_TOKENS)
         orders = []
         for first, second, sign in ((ours, alone, 1), (alone, ours, -1)):
-            asked = ChatMessageUser(content=rubric(question, gold, first, second))
-            a, b = ratings((await ask(state, "evaluator", [asked], config)).completion)
+            asked = rubric(state.input_text, told["gold"], first, second)
+            answer = await ask(state, "evaluator", [ChatMessageUser(content=asked)], config)
+            a, b = ratings(answer.completion)
             orders.append(sign * (a - b))
         state.metadata["orders"] = orders
         return state
