@@ -1,7 +1,8 @@
 """Train weak models: ``specialise`` (SFT), ``align`` (DPO) and ``merge``, thin over trl and peft.
 
 Functions of a model, rows, settings and a seed, that write a model into a folder. What the folder is
-called, and whether it is there already, is the lab's affair.
+called, and whether it is there already, is the lab's affair. All of them raise ``ModelError`` for a model
+that cannot be used, or whose adapter has to be merged first; and ``ConfigError`` if there are no rows.
 """
 
 from __future__ import annotations
@@ -23,14 +24,10 @@ from cowest_bench.models.identity import adapter_folder, pinned, require_usable
 from cowest_bench.models.memory import MEMORY
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import LoraConfig
     from transformers import (
-        GenerationConfig,
         PreTrainedModel,
         PreTrainedTokenizerBase,
         Trainer,
-        TrainerCallback,
         TrainerControl,
         TrainerState,
         TrainingArguments,
@@ -71,31 +68,18 @@ def specialise(
 
     A LoRA adapter is merged into the weights, so that a later ``align`` can use the model with its own
     adapter switched off as the reference.
-
-    Raises:
-        ConfigError: If there are no rows.
-        ModelError: If the model cannot be used, or has an adapter that is not merged.
     """
     from trl import SFTConfig, SFTTrainer
 
     spec = _trainable(spec, rows)
-    arguments = SFTConfig(
-        **_arguments(settings, folder, seed),
-        num_train_epochs=settings.epochs,
-        save_strategy="no",
-    )
-    trainer: Trainer = SFTTrainer(
-        _load(spec),
-        args=arguments,
-        train_dataset=_dataset(rows),
-        processing_class=_tokenizer(spec),
-        peft_config=_lora_config(settings.lora) if settings.lora else None,
+    arguments = _arguments(settings, folder, seed)
+    trainer = SFTTrainer(
+        args=SFTConfig(**arguments, num_train_epochs=settings.epochs, save_strategy="no"),
+        **_trained_on(spec, _load(spec), rows, settings.lora),
     )
     _train(trainer, "sft", progress)
     tuned: Any = trainer.model  # typed as a module, or as nothing at all
-    if settings.lora:
-        tuned = tuned.merge_and_unload()
-    _save(tuned, spec, folder)
+    _save(tuned.merge_and_unload() if settings.lora else tuned, spec, folder)
     return Trained(history=trainer.state.log_history)
 
 
@@ -116,39 +100,73 @@ def align(
     Args:
         spec: What is tuned; with its adapter switched off it is also the reference.
         rows: Conversational ``prompt``, ``chosen`` and ``rejected``; or ``prompt`` and ``completion``,
-            for the control that imitates the best drafts instead.
+            for the control that imitates the best drafts instead (by trl's SFT trainer).
         folder: For the adapter, and for checkpoints meanwhile.
         settings: How to train.
         seed: Of the adapter's initialisation and the order of the rows.
         score: Called for step 0, the untuned model, and every ``eval_steps``. Since the untuned model is
             a candidate too, tuning can never choose something worse on dev.
         progress: Told how many steps are done.
-
-    Raises:
-        ConfigError: If there are no rows.
-        ModelError: If the model cannot be used, or has an adapter that is not merged.
     """
+    from transformers import TrainerCallback
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from cowest_bench.models.live import lent
+
     spec = _trainable(spec, rows)
     MEMORY.forget(spec)
-    trainer, generation = _preference_trainer(spec, rows, settings, folder, seed)
-    candidates = _Candidates(spec, trainer, generation, score, settings.patience)
-    candidates.score_step(0, spec)
-    trainer.add_callback(candidates.callback())
+    model = _load(spec)
+    generation = deepcopy(model.generation_config)  # the base's own, which trainers change
+    arguments: dict[str, Any] = {
+        **_arguments(settings, folder, seed),
+        "max_steps": settings.steps,
+        "save_strategy": "steps",
+        "save_steps": settings.eval_steps,
+        "save_only_model": True,
+    }
+    given = _trained_on(spec, model, rows, settings.lora)
+    trainer: Trainer
+    if "rejected" in rows[0]:
+        losses = {
+            "beta": settings.beta,
+            "loss_type": list(settings.loss_type),
+            "loss_weights": list(settings.loss_weights),
+            "precompute_ref_log_probs": True,
+        }
+        trainer = DPOTrainer(args=DPOConfig(**losses, **arguments), **given)
+    else:
+        trainer = SFTTrainer(args=SFTConfig(**arguments), **given)
+    del model, given
+    scores: dict[int, float] = {}
+
+    def best() -> int:
+        return max(scores, key=lambda step: (scores[step], -step))
+
+    class ScoreOnSave(TrainerCallback):
+        def on_save(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> TrainerControl:
+            step = int(state.global_step)
+            candidate = spec.model_copy(update={"adapter": str(_checkpoint(folder, step))})
+            with lent(candidate, trainer.model, generation):
+                scores[step] = score(step, candidate)
+            later = [scored for scored in scores if scored > best()]
+            control.should_training_stop |= len(later) >= settings.patience
+            return control
+
+    with lent(spec, trainer.model, generation):
+        scores[0] = score(0, spec)
+    trainer.add_callback(ScoreOnSave())
     _train(trainer, "dpo", progress)
-    best = candidates.best
-    _keep_adapter(folder, best, spec)
+    _keep_adapter(folder, best(), spec)
     history = trainer.state.log_history
-    del trainer, candidates.trainer  # before others are loaded; models are full of reference cycles
+    del trainer  # before others are loaded; models are full of reference cycles
     gc.collect()
-    return Trained(history=history, dev_scores=candidates.scores, best_step=best)
+    return Trained(history=history, dev_scores=scores, best_step=best())
 
 
 def merge(spec: ModelSpec, folder: Path) -> None:
-    """Save a model with its adapter merged into the weights, for a server or for another training.
-
-    Raises:
-        ModelError: If the model cannot be used, or has no adapter.
-    """
+    """Save a model with its adapter merged into the weights, for a server or for another training."""
     from peft import PeftModel
 
     require_usable(spec)
@@ -156,69 +174,6 @@ def merge(spec: ModelSpec, folder: Path) -> None:
     if adapter is None:
         raise ModelError(f"There is nothing to merge: {spec.name} has no adapter.")
     _save(PeftModel.from_pretrained(_load(spec), adapter).merge_and_unload(), spec, folder)
-
-
-# --- candidates -----------------------------------------------------------------------------------
-
-
-class _Candidates:
-    """Scores checkpoints on the dev split as they are saved, and ends a training that has passed its best.
-
-    Attributes:
-        trainer: Whose model is lent to the evaluation.
-        scores: By step.
-    """
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        trainer: Trainer,
-        generation: GenerationConfig,
-        score: Score,
-        patience: int,
-    ) -> None:
-        self.trainer = trainer
-        self.scores: dict[int, float] = {}
-        self._spec = spec
-        self._generation = generation
-        self._score = score
-        self._patience = patience
-
-    @property
-    def best(self) -> int:
-        """The first step with the highest score."""
-        return max(self.scores, key=lambda step: (self.scores[step], -step))
-
-    def score_step(self, step: int, candidate: ModelSpec) -> None:
-        """Score the model as it is now; it has just been saved as the candidate."""
-        from cowest_bench.models.live import lent
-
-        with lent(candidate, self.trainer.model, self._generation):
-            self.scores[step] = self._score(step, candidate)
-
-    def callback(self) -> TrainerCallback:
-        """What the trainer calls after each save."""
-        from transformers import TrainerCallback
-
-        outer = self
-
-        class ScoreOnSave(TrainerCallback):
-            def on_save(
-                self,
-                args: TrainingArguments,
-                state: TrainerState,
-                control: TrainerControl,
-                **_: object,
-            ) -> TrainerControl:
-                step = int(state.global_step)
-                checkpoint = _checkpoint(Path(str(args.output_dir)), step)
-                candidate = outer._spec.model_copy(update={"adapter": str(checkpoint)})
-                outer.score_step(step, candidate)
-                later = [scored for scored in outer.scores if scored > outer.best]
-                control.should_training_stop |= len(later) >= outer._patience
-                return control
-
-        return ScoreOnSave()
 
 
 def _checkpoint(folder: Path, step: int) -> Path:
@@ -239,41 +194,6 @@ def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _preference_trainer(
-    spec: ModelSpec, rows: Sequence[TrainingRow], settings: DPOSettings, folder: Path, seed: int
-) -> tuple[Trainer, GenerationConfig]:
-    """Trl's DPO trainer, or its SFT trainer where the rows have no rejected drafts.
-
-    And how the base itself generates, which the trainers change.
-    """
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    arguments: dict[str, Any] = {
-        **_arguments(settings, folder, seed),
-        "max_steps": settings.steps,
-        "save_strategy": "steps",
-        "save_steps": settings.eval_steps,
-        "save_only_model": True,
-    }
-    model = _load(spec)
-    generation = deepcopy(model.generation_config)
-    common: dict[str, Any] = {
-        "model": model,
-        "train_dataset": _dataset(rows),
-        "processing_class": _tokenizer(spec),
-        "peft_config": _lora_config(settings.lora),
-    }
-    if "rejected" not in rows[0]:
-        return SFTTrainer(args=SFTConfig(**arguments), **common), generation
-    losses = {
-        "beta": settings.beta,
-        "loss_type": list(settings.loss_type),
-        "loss_weights": list(settings.loss_weights),
-        "precompute_ref_log_probs": True,
-    }
-    return DPOTrainer(args=DPOConfig(**losses, **arguments), **common), generation
-
-
 # --- what all of them share -----------------------------------------------------------------------
 
 
@@ -287,11 +207,6 @@ def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
         )
     require_usable(spec)
     return pinned(spec)
-
-
-def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
-    model.save_pretrained(str(folder))
-    _tokenizer(spec).save_pretrained(str(folder))
 
 
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:
@@ -314,6 +229,24 @@ def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> 
         "seed": seed,
         "data_seed": seed,
         "dataloader_pin_memory": accelerated,
+    }
+
+
+def _trained_on(
+    spec: ModelSpec, model: PreTrainedModel, rows: Sequence[TrainingRow], lora: Lora | None
+) -> dict[str, Any]:
+    """What both trainers are given: the model, its tokenizer, an adapter to train, and the rows."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    adapter = lora and LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return {
+        "model": model,
+        "train_dataset": Dataset.from_list(list(rows)),
+        "processing_class": _tokenizer(spec),
+        "peft_config": adapter,
     }
 
 
@@ -344,18 +277,9 @@ def _tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _lora_config(lora: Lora) -> LoraConfig:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-
-
-def _dataset(rows: Sequence[TrainingRow]) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_list(list(rows))
+def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
+    model.save_pretrained(str(folder))
+    _tokenizer(spec).save_pretrained(str(folder))
 
 
 def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
@@ -363,11 +287,7 @@ def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
 
     class Report(TrainerCallback):
         def on_step_end(
-            self,
-            args: TrainingArguments,
-            state: TrainerState,
-            control: TrainerControl,
-            **_: object,
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
         ) -> None:
             if progress is not None:
                 progress(what, int(state.global_step), int(state.max_steps))
