@@ -144,11 +144,15 @@ def align(
 
     class ScoreOnSave(TrainerCallback):
         def on_save(
-            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            **given: Any,
         ) -> TrainerControl:
             step = int(state.global_step)
             candidate = spec.model_copy(update={"adapter": str(_checkpoint(folder, step))})
-            with lent(candidate, trainer.model, generation):
+            with lent(candidate, given["model"], generation):
                 scores[step] = score(step, candidate)
             later = [scored for scored in scores if scored > best()]
             control.should_training_stop |= len(later) >= settings.patience

@@ -26,7 +26,7 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.models.memory import BATCH_SIZE, MEMORY, Lease, Weights
+from cowest_bench.models.memory import BATCH_SIZE, MEMORY, Weights
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -114,13 +114,15 @@ class HFLMProvider(ModelAPI):
         return 4 * BATCH_SIZE
 
     @cached_property
-    def _lease(self) -> Lease:
-        return MEMORY.open(Weights.of(self.spec))
+    def _weights(self) -> Weights:
+        weights = Weights.of(self.spec)
+        MEMORY.open(weights)
+        return weights
 
     @property
     def lm(self) -> HFLM:
         """lm-eval's model, loaded when first needed."""
-        return self._lease.lm
+        return MEMORY.get(self._weights)
 
     def load(self) -> None:
         """Load the model now. Raises what transformers and peft raise, or ``ModelError``."""
