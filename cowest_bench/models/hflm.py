@@ -34,7 +34,7 @@ class SeededHFLM(HFLM):
         if settings.get("do_sample") and seed is not None:
             settings.pop("do_sample")
             warpers: list[LogitsProcessor] = [
-                TemperatureLogitsWarper(float(settings.pop("temperature", 1.0)))
+                TemperatureLogitsWarper(settings.pop("temperature", 1.0))
             ]
             if "top_k" in settings:
                 warpers.append(TopKLogitsWarper(settings.pop("top_k")))
@@ -66,25 +66,19 @@ class GumbelNoise(LogitsProcessor):
     """
 
     def __init__(self, context: torch.Tensor, mask: torch.Tensor, seed: int) -> None:
-        self._generators = [
-            torch.Generator(context.device).manual_seed(_row_seed(ids[kept.bool()].tolist(), seed))
-            for ids, kept in zip(context, mask, strict=True)
-        ]
+        self._generators = []
+        for ids, kept in zip(context, mask, strict=True):
+            key = f"{seed} {ids[kept.bool()].tolist()}".encode()
+            row_seed = int.from_bytes(hashlib.blake2b(key, digest_size=7).digest())
+            self._generators.append(torch.Generator(context.device).manual_seed(row_seed))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (batch, vocabulary) with noise added; called once for every token."""
-        exponential = torch.stack(
-            [
-                torch.empty_like(row).exponential_(generator=generator)
-                for row, generator in zip(scores, self._generators, strict=True)
-            ]
-        )
-        return scores - exponential.log()
-
-
-def _row_seed(prompt: list[int], seed: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest)
+        noise = [
+            torch.empty_like(row).exponential_(generator=generator)
+            for row, generator in zip(scores, self._generators, strict=True)
+        ]
+        return scores - torch.stack(noise).log()
 
 
 def default_device() -> str:

@@ -46,15 +46,16 @@ def lent(spec: ModelSpec, model: PeftModel, generation: GenerationConfig) -> Ite
 def _as_opened(spec: ModelSpec, model: PeftModel, generation: GenerationConfig) -> Iterator[None]:
     """Undo what training changed in a model, for as long as it is lent."""
     with ExitStack() as restored:
+
+        def change(thing: object, name: str, value: object) -> None:
+            restored.callback(setattr, thing, name, getattr(thing, name))
+            setattr(thing, name, value)
+
         for module in model.modules():
-            restored.callback(setattr, module, "training", module.training)
+            change(module, "training", False)
             if getattr(module, "gradient_checkpointing", False):
-                restored.callback(setattr, module, "gradient_checkpointing", True)
-                module.gradient_checkpointing = False
-        model.eval()
-        base = model.get_base_model()
-        restored.callback(setattr, base, "generation_config", base.generation_config)
-        base.generation_config = generation
+                change(module, "gradient_checkpointing", False)
+        change(model.get_base_model(), "generation_config", generation)
         if "_original_forward" in vars(model):  # accelerate's, which computes in mixed precision
             restored.callback(setattr, model, "forward", vars(model).pop("forward"))
         dtype = _opened_dtype(spec)
