@@ -28,6 +28,7 @@ from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.local import Local
 from cowest_bench.lab.planned import Planned
 from cowest_bench.lab.step import Step, origin_of
+from cowest_bench.lab.train import accelerated
 from cowest_bench.lab.workers import Job, WorkerProgress, do_jobs, tell
 from cowest_bench.models.budget import Budget
 from cowest_bench.plan import BasePlan, Plan, evaluations
@@ -137,24 +138,13 @@ class Swept:
 
 
 def run(
-    sweep: Sweep,
-    results: Results,
-    size: int | None = None,
-    progress: WorkerProgress | None = None,
+    sweep: Sweep, results: Results, size: int | None = None, progress: WorkerProgress | None = None
 ) -> Swept:
-    """Make what of a sweep is not stored yet.
+    """Make what of a sweep is not stored yet, in ``size`` processes; raises what is known to fail.
 
-    Args:
-        sweep: What to run.
-        results: Where everything is stored.
-        size: How many processes. By default one for each core; one with a budget, which one process
-            holds; one if nothing is computed here, since an evaluation asks endpoints concurrently by
-            itself; one with an accelerator, which would have to hold every model several times.
-        progress: Told what each of them does, and how many steps are begun.
-
-    Raises:
-        ConfigError: If a budget is to hold for several processes.
-        CowestError: If a step is known to fail.
+    By default there is one process for each core. There is one with a budget, which one process holds;
+    one if nothing is computed here, since an evaluation asks endpoints concurrently by itself; and one
+    with an accelerator, which would have to hold every model several times.
     """
     if sweep.budget and (size or 1) > 1:
         raise ConfigError("A budget is held by one process; leave out --workers, or --budget.")
@@ -174,7 +164,7 @@ def run(
     if size is None:
         models = [model for step in plan.lab.steps.values() for model in step.models.values()]
         computed_here = any(origin_of(model).is_local for model in models)
-        size = 1 if sweep.budget or not computed_here or _accelerated() else cores
+        size = 1 if sweep.budget or not computed_here or accelerated() else cores
     size = max(1, min(size, len(jobs)))
     failed = do_jobs(
         jobs,
@@ -192,20 +182,10 @@ def run(
     )
 
 
-def _accelerated() -> bool:
-    import torch
-
-    return torch.accelerator.is_available()
-
-
 def _make(
     step: Step, results: Results, limits: Limits, budget: str | None, name: str, worker: str
 ) -> None:
-    """Make a step, in a worker process.
-
-    Raises:
-        CowestError: Whatever went wrong, as a sentence; what is not ours is printed as well.
-    """
+    """Make a step, in a worker process; an error that is not ours is logged whole, and told shortly."""
     lab = Local(
         results,
         limits=limits,

@@ -28,8 +28,7 @@ Measured = Mapping[tuple[str, str, Role, str], tuple[float, float]]
 class Planned(Lab):
     """Notes every step once, in the order in which it can be made.
 
-    Args:
-        offline: Whether models on a hub that cannot be asked now are planned all the same.
+    If ``offline``, models on a hub that cannot be asked now are planned all the same.
     """
 
     def __init__(self, *, offline: bool = False) -> None:
@@ -46,27 +45,16 @@ class Planned(Lab):
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is still to be asked in one evaluation of a plan.
-
-    Attributes:
-        step: The evaluation.
-        answers: How many answers are missing, of all its epochs.
-        calls: To the model in each role.
-        input_tokens: Of the prompts, by role.
-        output_tokens: Of the answers, by role; the most they can be, where nothing was measured.
-        basis: What the tokens are known from.
-        at_most: Whether early stopping may make it less.
-        measured: Whether the tokens of all roles are those of earlier runs.
-    """
+    """What is still to be asked in one evaluation of a plan: calls and tokens by role."""
 
     step: Evaluate
-    answers: int
+    answers: int  # that are missing, of all its epochs
     calls: dict[Role, int]
     input_tokens: dict[Role, float]
-    output_tokens: dict[Role, float]
-    basis: str
-    at_most: bool
-    measured: bool
+    output_tokens: dict[Role, float]  # the most they can be, where nothing was measured
+    basis: str  # what the tokens are known from
+    at_most: bool  # early stopping may make it less
+    measured: bool  # the tokens of all roles are those of earlier runs
 
     @property
     def samples(self) -> int:

@@ -48,26 +48,17 @@ class PairSettings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Prefer(Step):
-    """Preference pairs from an evaluation with drafts and one without.
-
-    Attributes:
-        drafts: The collaboration on the feedback split, several epochs.
-        alone: The strong model alone on the same samples.
-        judged: The judgement of their answers, where the signal is ``evaluator``.
-        settings: How drafts become pairs.
-        seed: Of the rule ``random``.
-        imitate: Whether to keep only the best drafts, without rejected ones (a control).
-    """
+    """Preference pairs from an evaluation with drafts, several of each sample, and one without."""
 
     verb = "prefer"
     about = "preference pairs"
 
     drafts: Evaluate
     alone: Evaluate
-    judged: Judge | None
+    judged: Judge | None  # where the signal is ``evaluator``
     settings: PairSettings
-    seed: int = 0
-    imitate: bool = False
+    seed: int = 0  # of the rule ``random``
+    imitate: bool = False  # keep only the best drafts, without rejected ones (a control)
 
     @property
     def inputs(self) -> tuple[Evaluate, ...]:
@@ -118,11 +109,7 @@ class Prefer(Step):
         return "rows" in stored and stored.get("made_from") == self._made_from(results)
 
     def make(self, lab: Local) -> None:
-        """Choose the pairs and store them.
-
-        Raises:
-            RunError: If no two drafts differ in what they changed.
-        """
+        """Choose the pairs and store them, or raise ``RunError`` if no drafts differ in their effect."""
         results, settings = lab.results, self.settings
         made_from = self._made_from(results)
         rated = self.judged or self.drafts

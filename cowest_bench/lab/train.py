@@ -36,24 +36,14 @@ if TYPE_CHECKING:
 Score: TypeAlias = Callable[[int, ModelSpec], float]
 """What a candidate is worth on the dev split, given the step and the candidate."""
 
-#: Files of a checkpoint that an adapter does not need; the first is a pickle.
-_LEFT_OUT = ("training_args.bin", "trainer_state.json")
-
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training tells of itself.
+    """What a training tells of itself; ``sft`` knows no scores."""
 
-    Attributes:
-        history: The trainer's log: losses and learning rates by step.
-        dev_scores: Of ``align``: what each candidate scored, by step; step 0 is the untuned model.
-        best_step: Of ``align``: the first step with the highest score. The folder holds its adapter,
-            or none if it is step 0.
-    """
-
-    history: list[dict[str, float]]
-    dev_scores: dict[int, float] = field(default_factory=dict)
-    best_step: int = 0
+    history: list[dict[str, float]]  # the trainer's log: losses and learning rates by step
+    dev_scores: dict[int, float] = field(default_factory=dict)  # of each candidate, by step
+    best_step: int = 0  # the first with the highest score; the folder holds its adapter
 
 
 def specialise(
@@ -97,21 +87,15 @@ def align(
     Only one copy of the model is in memory: while a candidate is scored, opening it gives the model
     under training.
 
-    Args:
-        spec: What is tuned; with its adapter switched off it is also the reference.
-        rows: Conversational ``prompt``, ``chosen`` and ``rejected``; or ``prompt`` and ``completion``,
-            for the control that imitates the best drafts instead (by trl's SFT trainer).
-        folder: For the adapter, and for checkpoints meanwhile.
-        settings: How to train.
-        seed: Of the adapter's initialisation and the order of the rows.
-        score: Called for step 0, the untuned model, and every ``eval_steps``. Since the untuned model is
-            a candidate too, tuning can never choose something worse on dev.
-        progress: Told how many steps are done.
+    Rows have a ``prompt``, ``chosen`` and ``rejected``; or, for the control that imitates the best drafts
+    instead (by trl's SFT trainer), a ``prompt`` and ``completion``. ``score`` is called for step 0 and every
+    ``eval_steps``. Step 0 is the untuned model, which has no adapter: since it is a candidate too, tuning
+    can never choose something worse on dev.
     """
     from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    from cowest_bench.models.live import lent
+    from cowest_bench.models.hflm import lent
 
     spec = _trainable(spec, rows)
     MEMORY.forget(spec)
@@ -151,7 +135,8 @@ def align(
             **given: Any,
         ) -> TrainerControl:
             step = int(state.global_step)
-            candidate = spec.model_copy(update={"adapter": str(_checkpoint(folder, step))})
+            saved = folder / f"checkpoint-{step}"  # as the trainer names it
+            candidate = spec.model_copy(update={"adapter": str(saved)})
             with lent(candidate, given["model"], generation):
                 scores[step] = score(step, candidate)
             later = [scored for scored in scores if scored > best()]
@@ -180,15 +165,12 @@ def merge(spec: ModelSpec, folder: Path) -> None:
     _save(PeftModel.from_pretrained(_load(spec), adapter).merge_and_unload(), spec, folder)
 
 
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / f"checkpoint-{step}"  # as the trainer names it
-
-
 def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
     """Leave the adapter of the best step, with what a server needs to find its base."""
     if step:
-        leave_out = shutil.ignore_patterns(*_LEFT_OUT)
-        shutil.copytree(_checkpoint(folder, step), folder, ignore=leave_out, dirs_exist_ok=True)
+        leave_out = shutil.ignore_patterns("training_args.bin", "trainer_state.json")
+        best = folder / f"checkpoint-{step}"
+        shutil.copytree(best, folder, ignore=leave_out, dirs_exist_ok=True)
         file = folder / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
         base = Path(spec.path)
@@ -199,6 +181,13 @@ def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
 
 
 # --- what all of them share -----------------------------------------------------------------------
+
+
+def accelerated() -> bool:
+    """Whether this machine has an accelerator."""
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
@@ -215,9 +204,6 @@ def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
 
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:
     """What both trainers are told; trl's own defaults would truncate, report and use bfloat16."""
-    import torch
-
-    accelerated = torch.accelerator.is_available()
     return {
         "output_dir": str(folder),
         "learning_rate": settings.learning_rate,
@@ -225,14 +211,14 @@ def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> 
         "per_device_train_batch_size": settings.batch_size,
         "max_length": settings.max_length,
         "gradient_checkpointing": settings.gradient_checkpointing,
-        "bf16": accelerated,
-        "use_cpu": not accelerated,
+        "bf16": accelerated(),
+        "use_cpu": not accelerated(),
         "logging_steps": 5,
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
-        "dataloader_pin_memory": accelerated,
+        "dataloader_pin_memory": accelerated(),
     }
 
 
@@ -259,13 +245,12 @@ def _load(spec: ModelSpec) -> PreTrainedModel:
 
     (A model copied in memory after an earlier trainer did not change under DPO.)
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         spec.path,
         revision=spec.revision,
-        dtype="auto" if torch.accelerator.is_available() else torch.float32,
+        dtype="auto" if accelerated() else "float32",
         use_safetensors=True,
         trust_remote_code=spec.remote_code,
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ModelError, RunError
+from cowest_bench.errors import ConfigError, ModelError, RunError
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.prefer import Prefer
 from cowest_bench.lab.step import (
@@ -88,13 +88,17 @@ class _Training(Step, TrainedModel):
         """Train a model into the folder; returns what the card says of it."""
 
     def check(self) -> None:
-        """Refuse, by a ``ModelError``, a model whose weights are not local or cannot be there."""
+        """Refuse a model whose weights are not local or cannot be there, and a seed of over 32 bits."""
         if not self.origin.is_local:
             raise ModelError(
                 f"{self.origin.name} is behind an endpoint, where it cannot be trained; give a folder or "
                 "hf/ORG/NAME as the weak model, or leave out the method (--tune)."
             )
         require_usable(self.origin)
+        if self.seed >= 2**32:
+            raise ConfigError(
+                f"{self.origin.name} cannot be trained with seed {self.seed}; choose one below 2**32."
+            )
 
     def folder(self, results: Results) -> Path:
         return results.models / f"{self.kind}-{self.id}"
@@ -129,12 +133,7 @@ class _Training(Step, TrainedModel):
         return spec.model_copy(update=changes | {"revision": None, "base": spec.base_label})
 
     def make(self, lab: Local) -> None:
-        """Train, and save the model.
-
-        Raises:
-            ConfigError: If there are no rows.
-            RunError: If a dev evaluation has no score.
-        """
+        """Train, and save the model; raises ``RunError`` if a dev evaluation has no score."""
         results, started = lab.results, time.monotonic()
         folder, made_from = self.folder(results), self.made_from(results)
         if folder.is_dir():
@@ -196,12 +195,7 @@ class Sft(_Training):
 class Align(_Training):
     """A model aligned with preference pairs, as far as that helps the collaboration on dev.
 
-    Attributes:
-        model: The model to start from; with the adapter switched off it is also the reference.
-        pairs: The preference pairs.
-        dev: The collaboration on the dev split with the model as it is now: the score of step 0.
-        settings: How to train.
-        seed: Of the adapter's weights and the order of the rows.
+    ``dev`` is the collaboration on the dev split with the model as it is now: the score of step 0.
     """
 
     verb = "align"
@@ -221,7 +215,7 @@ class Align(_Training):
         return {"pairs": self.pairs.id, "dev": [self.dev.id, self.dev.score_id]}
 
     def check(self) -> None:
-        """As for any training, and of the dev evaluation; raises what these raise."""
+        """As for any training, and of the dev evaluation."""
         super().check()
         self.dev.check()
 

@@ -1,8 +1,7 @@
 """Local worker processes: quiet, ended with their parent, reporting how far they are.
 
-Workers are spawned, so that they start without the parent's threads and accelerator state. They run plain
-functions of picklable arguments: any, submitted to ``processes``, or jobs of which some need others, by
-``do_jobs``.
+They are spawned, so that they start without the parent's threads and accelerator state, and run plain
+functions of picklable arguments.
 """
 
 from __future__ import annotations
@@ -72,15 +71,11 @@ def processes(
     progress: WorkerProgress | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[ProcessPoolExecutor]:
-    """Processes to submit work to.
+    """So many processes to submit work to.
 
-    Args:
-        size: How many.
-        threads: That each computes on. Sums of floats depend on it: where numbers must be the same on
-            every machine, it is a constant.
-        log: Where everything that the workers print goes.
-        progress: Called, in a thread, with what the workers ``tell``.
-        environment: Variables for the workers only, besides those that keep them quiet.
+    Sums of floats depend on the ``threads`` that each computes on: where numbers must be the same on every
+    machine, it is a constant. What the workers print goes to ``log``; what they ``tell``, to ``progress``
+    (in a thread). The ``environment`` is for the workers only.
     """
     context = multiprocessing.get_context("spawn")
     events: Events = context.Queue()
@@ -129,15 +124,11 @@ def tell(who: str, what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A piece of work for one worker, with the keys of the jobs that have to be done before.
-
-    ``call`` is given the worker's name, for ``tell``, and raises ``CowestError`` if it fails; ``name`` is
-    for messages.
-    """
+    """A piece of work for one worker; if it fails, it raises a ``CowestError``."""
 
     name: str
-    call: Callable[[str], object]
-    needs: frozenset[str] = frozenset()
+    call: Callable[[str], object]  # given the worker's name, for ``tell``
+    needs: frozenset[str] = frozenset()  # keys of the jobs that have to be done before
 
 
 def do_jobs(

@@ -1,8 +1,8 @@
-"""What identifies a model: its weights, and how they generate. And whether it can be used at all.
+"""Whether a model can be used, and what identifies it: its weights, and how they generate.
 
-Two dicts, because they change for different reasons. ``weights_id`` says which weights answer, wherever
-the files lie; a training step starts from it. ``generation_id`` says how they are made to answer. Both
-are hashed into the ids of runs. Library versions are in neither: ``engine_versions`` is for the record.
+Two dicts, because they change for different reasons: a training starts from ``weights_id``, wherever the
+files lie, and not from ``generation_id``. Both are hashed into the ids of runs; library versions
+(``engine_versions``) are only recorded.
 """
 
 from __future__ import annotations
@@ -31,9 +31,6 @@ _VOCABULARIES = ("merges.txt", "vocab.txt")
 _ADAPTER_CONFIG = "adapter_config.json"
 
 
-# --- names ----------------------------------------------------------------------------------------
-
-
 def is_vllm(spec: ModelSpec) -> bool:
     """Whether vLLM generates, on this machine or behind ``VLLM_BASE_URL``."""
     return spec.name.startswith(VLLM)
@@ -55,11 +52,7 @@ def _is_on_hub(spec: ModelSpec) -> bool:
 
 
 def pinned(spec: ModelSpec) -> ModelSpec:
-    """The same model; of a hub model, with its commit as the revision.
-
-    Raises:
-        ModelError: If the commit cannot be found out.
-    """
+    """The same model; of a hub model, with its commit as the revision (or a ``ModelError``)."""
     if not _is_on_hub(spec):
         return spec
     return spec.model_copy(update={"revision": commit_of(_weights_path(spec), spec.revision)})
@@ -68,8 +61,7 @@ def pinned(spec: ModelSpec) -> ModelSpec:
 def adapter_folder(spec: ModelSpec) -> str | None:
     """Where a model's adapter is on this machine; one from the hub is downloaded.
 
-    Raises:
-        ModelError: If it cannot be downloaded, is not safetensors, or does not fit the model.
+    It is refused by a ``ModelError`` if it is not safetensors or does not fit the model.
     """
     if spec.adapter is None or Path(spec.adapter).is_dir():
         return spec.adapter
@@ -78,16 +70,11 @@ def adapter_folder(spec: ModelSpec) -> str | None:
     return str(folder)
 
 
-# --- what can be used -----------------------------------------------------------------------------
-
-
 def require_usable(spec: ModelSpec) -> None:
-    """Refuse a model that cannot answer, before anything is started.
+    """Refuse a model that cannot answer by a ``ModelError``, before anything is started.
 
-    Raises:
-        ModelError: If a folder is missing, has no safetensors weights or damaged ones; if there is no
-            such number format; or if an adapter is put on an endpoint or on another model than it was
-            trained on.
+    That is one without whole safetensors weights, with an unknown number format, or with an adapter on
+    an endpoint or on another model than it was trained on.
     """
     if not (spec.is_local or is_vllm(spec)):
         if spec.adapter:
@@ -103,23 +90,23 @@ def require_usable(spec: ModelSpec) -> None:
     for name, kind in ((_weights_path(spec), "model"), (spec.adapter, "adapter")):
         on_hub = from_elsewhere and name and not name.startswith((".", "/", "~"))
         if name and (Path(name).is_dir() or not (on_hub or is_served(spec))):
-            _require_weights(Path(name), kind)
+            _require_weights(name, kind)
     if spec.adapter and Path(spec.adapter).is_dir():
         _require_fit(spec, Path(spec.adapter))
     elif spec.adapter and not is_served(spec) and _commit(spec.adapter, None, resolve=False):
         adapter_folder(spec)  # now, since it may be pickled, or not fit
 
 
-def _require_weights(folder: Path, kind: str) -> None:
+def _require_weights(folder: str, kind: str) -> None:
     from safetensors import SafetensorError, safe_open
 
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise ModelError(
             f"There is no {kind} folder {folder}; give the path of a folder with safetensors "
             "weights, hf/ORG/NAME for the hub, or a model behind an API as Inspect names it."
         )
     wanted = "adapter_model.safetensors" if kind == "adapter" else "*.safetensors"
-    files = [*folder.glob(wanted)]
+    files = [*Path(folder).glob(wanted)]
     if not files:
         raise ModelError(
             f"The {kind} folder {folder} has no {wanted} file; other weight formats can "
@@ -138,9 +125,8 @@ def _require_weights(folder: Path, kind: str) -> None:
 def _require_fit(spec: ModelSpec, adapter: Path) -> None:
     """Refuse an adapter on a model that it was not trained on.
 
-    A LoRA adapter is a difference to certain weights. On others of the same shape it loads, and answers
-    nonsense: an adapter that was trained after SFT needs the SFT model as its base. Folders that moved
-    are known by their last part.
+    It is a difference to certain weights: on others of the same shape it loads, and answers nonsense.
+    Folders that moved are known by their last part.
     """
     one, other = _adapter_config(adapter).get("base_model_name_or_path"), _weights_path(spec)
     if not one or one == other:
@@ -170,9 +156,6 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-# --- identity -------------------------------------------------------------------------------------
-
-
 def weights_id(spec: ModelSpec, *, resolve: bool = True) -> dict[str, str | None]:
     """What decides which weights answer.
 
@@ -183,13 +166,8 @@ def weights_id(spec: ModelSpec, *, resolve: bool = True) -> dict[str, str | None
     - An endpoint: ``{"name", "revision"}`` as given. What the name means there is up to the endpoint; runs
       record what it reported (``Run.reported``).
 
-    Args:
-        spec: The model.
-        resolve: Whether a hub model must be resolved to its commit. If not, one that cannot be is
-            marked ``NAME@REVISION``, which no stored run matches: for dry runs, which work offline.
-
-    Raises:
-        ModelError: If the commit of a hub model cannot be found out.
+    A hub model whose commit cannot be found out is refused by a ``ModelError``; or, without ``resolve``,
+    marked ``NAME@REVISION``, which no stored run matches: for dry runs, which work offline.
     """
     path = _weights_path(spec)
     base: dict[str, str | None] = {"name": spec.name, "revision": spec.revision}
