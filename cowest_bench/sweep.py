@@ -54,11 +54,7 @@ class Sweep(BasePlan):
 
     @classmethod
     def load(cls, path: Path | None, changes: Any = None) -> Self:
-        """Read a sweep; as ``Plan.load``.
-
-        Raises:
-            ConfigError: Also if a system is missing that a gain needs, or a model is there twice.
-        """
+        """As ``Plan.load``; also refuses that a system is missing which a gain needs, or a model twice."""
         sweep = super().load(path, changes)
         compared = [system.compared_with for system in sweep.found_systems]
         single = dict.fromkeys(name for names in compared for name in names)

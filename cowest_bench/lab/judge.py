@@ -56,11 +56,7 @@ _RATINGS = re.compile(rf"\bA{_RATING}\W{{1,4}}B{_RATING}", re.IGNORECASE)
 
 
 def ratings(text: str) -> tuple[float, float]:
-    """E of the answers A and B, in [0.1, 1].
-
-    Raises:
-        ModelError: If the judge did not keep to the form; its words are no rating then.
-    """
+    """E of the answers A and B, in [0.1, 1]; a ``ModelError`` if the judge did not keep to the form."""
     found = _RATINGS.search(text[:2000])
     a, b, c, d = map(int, found.groups()) if found else (0, 0, 0, 0)
     if not all(1 <= number <= BEST for number in (a, b, c, d)):
@@ -89,10 +85,9 @@ class Evaluator(System):
 class Judge(Evaluate):
     """Every answer of ``drafts``, judged against that of the strong model ``alone`` to the same sample.
 
-    Its rows have Δ as their score, the draft it belongs to, and as their answer a hash of what was
-    judged: an answer that is completed later is judged again, and the others are not. Its metrics say
-    how often the two orders agree on who is better, and how often the judge agrees with the task's
-    metric, of the answers that the metric tells apart.
+    Its rows have Δ as their score, and as their answer a hash of what was judged: an answer that is
+    completed later is judged again, and the others are not. Its metrics say how often the two orders
+    agree on who is better, and the judge with the task's metric where that tells answers apart.
     """
 
     verb = "judge"
@@ -132,8 +127,6 @@ class Judge(Evaluate):
         """The last of a task's repeats is judged."""
         return 1
 
-    # --- what is stored ---
-
     def missing(
         self,
         rows: Mapping[Answer, SampleScore],
@@ -156,8 +149,6 @@ class Judge(Evaluate):
             return False
         rows = {(row.sample_id, row.epoch): row for row in self.rows(results)}
         return not self.missing(rows, results)
-
-    # --- what the engine is given, and what is recorded ---
 
     def engine_samples(self, results: Results) -> list[Sample]:
         """The samples with their gold answers, which this model alone may see."""

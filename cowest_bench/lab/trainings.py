@@ -105,7 +105,7 @@ class _Training(Step, TrainedModel):
 
     def card(self, results: Results) -> Mapping[str, Any]:
         """The card of the finished training; empty if there is none."""
-        return finished_card(self.folder(results))
+        return _finished_card(self.folder(results))
 
     def made_from(self, results: Results) -> dict[str, str]:
         """Content hashes of what it is made from."""
@@ -135,32 +135,27 @@ class _Training(Step, TrainedModel):
     def make(self, lab: Local) -> None:
         """Train, and save the model; raises ``RunError`` if a dev evaluation has no score."""
         results, started = lab.results, time.monotonic()
-        folder, made_from = self.folder(results), self.made_from(results)
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        folder, made_from = _emptied(self.folder(results)), self.made_from(results)
         spec, start = opened(self.model, results), self.start(results)
         if spec.adapter is not None:
             merged = Path(start.path)
             with results.claimed(merged.name):
-                if not finished_card(merged):
-                    if merged.is_dir():
-                        shutil.rmtree(merged)
-                    merge(spec, merged)
-                    about = {"kind": "merged", "id": merged.name, "model": weights_of(self.model)}
-                    _write_card(merged, about | {"made_from": {}, "content": weights_hash(merged)})
+                if not _finished_card(merged):
+                    merge(spec, _emptied(merged))
+                    card = {"kind": "merged", "id": merged.name, "model": weights_of(self.model)}
+                    _write_card(merged, card | {"made_from": {}})
         told = self._train(start, lab)
-        about = {
+        card = {
             "kind": self.kind,
             "id": self.id,
             "model": weights_of(self.model),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "made_from": made_from,
-            "content": weights_hash(folder),
             "versions": {name: version(name) for name in LIBRARIES},
             "seconds": time.monotonic() - started,
         }
-        _write_card(folder, about | told)
+        _write_card(folder, card | told)
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,20 +282,20 @@ class Checkpoint(TrainedModel):
         return content_hash([self.of.made_from(results), weights_hash(adapter)])
 
 
-def finished_card(folder: Path) -> Mapping[str, Any]:
+def _finished_card(folder: Path) -> Mapping[str, Any]:
     """The card of a finished training or merge in a folder; empty if there is none."""
     card = read_card(folder / "card.json", (*KINDS, "merged"))
     return card.content if card and {"made_from", "content"} <= card.content.keys() else {}
 
 
+def _emptied(folder: Path) -> Path:
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return folder
+
+
 def _write_card(folder: Path, card: dict[str, Any]) -> None:
-    """A model card for readers, and the same as JSON, which marks the folder as finished."""
-    library = "peft" if card["kind"] == "dpo" else "transformers"
-    shown = json.dumps({k: v for k, v in card.items() if k != "history"}, indent=1)
-    (folder / "README.md").write_text(
-        f"---\nlibrary_name: {library}\ntags: [cowest-bench, {card['kind']}]\n---\n\n"
-        f"# {folder.name}\n\nTrained by cowest-bench from:\n\n```json\n{shown}\n```\n",
-        encoding="utf-8",
-    )
+    """Mark a folder as finished, and say how it was made and what is in it."""
+    card["content"] = weights_hash(folder)
     with replaced(folder / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -15,10 +15,8 @@ def commit_of(name: str, revision: str | None) -> str:
     """The commit (40 hex digits) that a branch or tag of a hub model means on this machine.
 
     The local cache comes first: what was downloaded once stays the model until its cache is cleared,
-    also when the hub has moved on. Callers load this commit, so what is hashed is what answers.
-
-    Raises:
-        ModelError: If it cannot be a name on the hub, or is not in the cache and the hub cannot be asked.
+    also when the hub has moved on. Callers load this commit, so what is hashed is what answers. Raises
+    ``ModelError`` if the name cannot be on the hub, or is not in the cache and the hub cannot be asked.
     """
     wanted = revision or "main"
     if name.count("/") > 1:
@@ -53,20 +51,13 @@ def _newest_commit(name: str, revision: str) -> str:
 
 @lru_cache(maxsize=256)
 def download_adapter(name: str) -> Path:
-    """The folder of an adapter from the hub, in the local cache.
-
-    Raises:
-        ModelError: If it cannot be downloaded, or its weights are not safetensors.
-    """
+    """The folder of an adapter from the hub; a ``ModelError`` if its weights are not safetensors."""
     from huggingface_hub import snapshot_download
 
     wanted = ["*.json", "*.jinja", "*.safetensors"]  # pickled weights are not even downloaded
+    commit = commit_of(name, None)
     try:
-        folder = Path(
-            snapshot_download(name, revision=commit_of(name, None), allow_patterns=wanted)
-        )
-    except ModelError:
-        raise
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=wanted))
     except Exception as error:  # as above
         raise ModelError(f"Adapter {name} cannot be downloaded: {redacted(str(error))}") from error
     if not (folder / "adapter_model.safetensors").is_file():

@@ -47,8 +47,8 @@ def _weights_path(spec: ModelSpec) -> str:
 
 
 def _is_on_hub(spec: ModelSpec) -> bool:
-    loaded_here = spec.is_local or (is_vllm(spec) and not is_served(spec))
-    return loaded_here and not Path(_weights_path(spec)).is_dir()
+    here = spec.is_local or (is_vllm(spec) and not is_served(spec))
+    return here and not Path(_weights_path(spec)).is_dir()
 
 
 def pinned(spec: ModelSpec) -> ModelSpec:

@@ -1,11 +1,9 @@
-"""Local weights as an Inspect provider.
+"""Local weights as an Inspect provider, ``hflm``.
 
-They generate through lm-eval's own ``HFLM`` class (provider ``hflm``), the only path on which every text
-equals that of the ``lm_eval`` command: Inspect's ``hf`` provider adds the start token twice, samples by
-default and does not cut stop strings.
-
-Sampling is seeded per call: a draft is a function of the weights, the prompt and the seed, whatever
-else is in its batch.
+They generate through lm-eval's own ``HFLM`` class, the only path on which every text equals that of the
+``lm_eval`` command: Inspect's ``hf`` provider adds the start token twice, samples by default and does not
+cut stop strings. A draft is a function of the weights, the prompt and the seed, whatever else is in its
+batch.
 """
 
 from __future__ import annotations

@@ -35,11 +35,7 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Weights:
-        """The weights of a local model. What is on the hub is pinned to its commit.
-
-        Raises:
-            ModelError: If a hub name cannot be resolved, or the adapter cannot be used.
-        """
+        """The weights of a local model, pinned to their commit; raises what ``pinned`` raises."""
         spec, adapter = pinned(spec), adapter_folder(spec)
         folders = [name for name in (spec.path, adapter) if name and Path(name).is_dir()]
         hashes = tuple(weights_hash(folder) for folder in folders)
@@ -73,13 +69,13 @@ class Memory:
     has ended, so their users hold no weights but get them here at every use. Only ``open`` makes room: an
     evaluation whose own models do not fit together loads the first a second time, and then both stay.
 
-    Args:
-        bound: Bytes of parameters; by default ``SHARE_OF_FREE`` of what is free on the device when the
-            first model is loaded.
+    The bound is in bytes of parameters; by default ``SHARE_OF_FREE`` of what is free on the device when
+    the first model is loaded.
     """
 
     def __init__(self, bound: int | None = None) -> None:
-        self._given_bound = bound
+        if bound is not None:
+            self.bound = bound
         self._loaded: dict[Weights, HFLM] = {}
         self._lent: dict[Weights, HFLM] = {}
         self._lock = RLock()
@@ -88,8 +84,7 @@ class Memory:
     def bound(self) -> int:
         from cowest_bench.models.hflm import free_memory
 
-        given = self._given_bound
-        return int(SHARE_OF_FREE * free_memory()) if given is None else given
+        return int(SHARE_OF_FREE * free_memory())
 
     @property
     def loaded(self) -> tuple[Weights, ...]:
