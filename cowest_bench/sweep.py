@@ -116,10 +116,8 @@ def planned(sweep: Sweep, *, stated: bool = False) -> SweepPlan:
                 place = (i if "weak" in roles else None, j if "strong" in roles else None)
                 found.cells[task.name, *place, step.system.name] = step
             for key, made in found.lab.steps.items():
-                asked = list(made.models)
-                who = (
-                    names.get(asked[0], asked[0]) if len(asked) == 1 else " + ".join(names.values())
-                )
+                asked = [names.get(role, role) for role in made.models]
+                who = asked[0] if len(asked) == 1 else " + ".join(names.values())
                 found.names.setdefault(key, f"{who} on {task.name}: {made.about}")
     return found
 
@@ -154,9 +152,9 @@ def run(
         )
         for key, step in todo.items()
     }
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
     if size is None:
         models = [model for step in plan.lab.steps.values() for model in step.models.values()]
         computed_here = any(origin_of(model).is_local for model in models)

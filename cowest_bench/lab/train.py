@@ -24,6 +24,7 @@ from cowest_bench.models.identity import adapter_folder, pinned, require_usable
 from cowest_bench.models.memory import MEMORY
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import (
         PreTrainedModel,
         PreTrainedTokenizerBase,
@@ -92,7 +93,6 @@ def align(
     ``eval_steps``. Step 0 is the untuned model, which has no adapter: since it is a candidate too, tuning
     can never choose something worse on dev.
     """
-    from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     from cowest_bench.models.hflm import lent
@@ -111,45 +111,29 @@ def align(
     given = _trained_on(spec, model, rows, settings.lora)
     trainer: Trainer
     if "rejected" in rows[0]:
-        losses = {
-            "beta": settings.beta,
-            "loss_type": list(settings.loss_type),
-            "loss_weights": list(settings.loss_weights),
-            "precompute_ref_log_probs": True,
-        }
-        trainer = DPOTrainer(args=DPOConfig(**losses, **arguments), **given)
+        losses = settings.model_dump(mode="json", include={"beta", "loss_type", "loss_weights"})
+        config = DPOConfig(**losses, **arguments, precompute_ref_log_probs=True)
+        trainer = DPOTrainer(args=config, **given)
     else:
         trainer = SFTTrainer(args=SFTConfig(**arguments), **given)
-    del model, given
     scores: dict[int, float] = {}
 
     def best() -> int:
         return max(scores, key=lambda step: (scores[step], -step))
 
-    class ScoreOnSave(TrainerCallback):
-        def on_save(
-            self,
-            args: TrainingArguments,
-            state: TrainerState,
-            control: TrainerControl,
-            **given: Any,
-        ) -> TrainerControl:
-            step = int(state.global_step)
-            saved = folder / f"checkpoint-{step}"  # as the trainer names it
-            candidate = spec.model_copy(update={"adapter": str(saved)})
-            with lent(candidate, given["model"], generation):
-                scores[step] = score(step, candidate)
-            later = [scored for scored in scores if scored > best()]
-            control.should_training_stop |= len(later) >= settings.patience
-            return control
+    def try_candidate(step: int, model: PeftModel) -> bool:
+        """Score a checkpoint; returns whether the best one lies too far behind to go on."""
+        saved = str(folder / f"checkpoint-{step}")  # as the trainer names it
+        candidate = spec.model_copy(update={"adapter": saved if step else None})
+        with lent(candidate, model, generation):
+            scores[step] = score(step, candidate)
+        return sum(scored > best() for scored in scores) >= settings.patience
 
-    with lent(spec, trainer.model, generation):
-        scores[0] = score(0, spec)
-    trainer.add_callback(ScoreOnSave())
-    _train(trainer, "dpo", progress)
+    try_candidate(0, trainer.model)
+    _train(trainer, "dpo", progress, try_candidate)
     _keep_adapter(folder, best(), spec)
     history = trainer.state.log_history
-    del trainer  # before others are loaded; models are full of reference cycles
+    del trainer, model, given  # before others are loaded; models are full of reference cycles
     gc.collect()
     return Trained(history=history, dev_scores=scores, best_step=best())
 
@@ -205,12 +189,10 @@ def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:
     """What both trainers are told; trl's own defaults would truncate, report and use bfloat16."""
     return {
+        **settings.model_dump(include={"learning_rate", "max_length", "gradient_checkpointing"}),
         "output_dir": str(folder),
-        "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
         "per_device_train_batch_size": settings.batch_size,
-        "max_length": settings.max_length,
-        "gradient_checkpointing": settings.gradient_checkpointing,
         "bf16": accelerated(),
         "use_cpu": not accelerated(),
         "logging_steps": 5,
@@ -271,7 +253,13 @@ def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
     _tokenizer(spec).save_pretrained(str(folder))
 
 
-def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
+def _train(
+    trainer: Trainer,
+    what: str,
+    progress: Progress | None,
+    stop_after: Callable[[int, PeftModel], bool] | None = None,
+) -> None:
+    """Train; ``stop_after`` is asked about every checkpoint that was saved."""
     from transformers import PrinterCallback, TrainerCallback
 
     class Report(TrainerCallback):
@@ -280,6 +268,16 @@ def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
         ) -> None:
             if progress is not None:
                 progress(what, int(state.global_step), int(state.max_steps))
+
+        def on_save(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            **given: Any,
+        ) -> None:
+            if stop_after is not None and stop_after(int(state.global_step), given["model"]):
+                control.should_training_stop = True
 
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
     trainer.add_callback(Report())
