@@ -139,7 +139,6 @@ def do_jobs(
     log: Path,
     restart: bool = True,
     progress: WorkerProgress | None = None,
-    environment: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Do jobs in their order, each as soon as the jobs it needs are done; returns why some failed.
 
@@ -159,9 +158,7 @@ def do_jobs(
         idle = [f"worker {n}" for n in range(size, 0, -1)]
         # With BrokenProcessPool, some jobs stay in ``running``, and others in ``todo``.
         with (
-            processes(
-                size, threads=threads, log=log, progress=progress, environment=environment
-            ) as pool,
+            processes(size, threads=threads, log=log, progress=progress) as pool,
             suppress(BrokenProcessPool),
         ):
             while todo or running:

@@ -144,9 +144,8 @@ def _require_fit(spec: ModelSpec, adapter: Path) -> None:
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
     """What peft wrote beside an adapter's weights."""
-    file = folder / _ADAPTER_CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads((folder / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
@@ -181,9 +180,8 @@ def weights_id(spec: ModelSpec, *, resolve: bool = True) -> dict[str, str | None
     if spec.adapter is None:
         return base
     if not Path(spec.adapter).is_dir():
-        return base | {
-            "adapter": f"{spec.adapter}@{_commit(spec.adapter, None, resolve) or 'main'}"
-        }
+        commit = _commit(spec.adapter, None, resolve)
+        return base | {"adapter": f"{spec.adapter}@{commit or 'main'}"}
     card = _card(spec.adapter)
     started_from = card.get("model")
     if isinstance(started_from, dict) and base.items() <= started_from.items():
