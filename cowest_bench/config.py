@@ -88,19 +88,20 @@ class ModelSpec(Frozen):
 
 
 class Limits(Frozen):
-    """How long to wait for an endpoint, and what becomes a row with an error.
+    """How long to wait for an endpoint, and when to give up.
 
-    The engine's own defaults retry a failing call and wait for a hanging one for ever. Here, a call is
-    tried ``1 + retries`` times, each for at most ``attempt_timeout`` seconds and no more once
-    ``timeout`` seconds have passed in all; a sample whose call still fails, or whose answer cannot
-    be read, is asked once more from the start (``sample_retries``) and is then a row with its error.
-    Local models have no timeout.
+    Inspect's own defaults retry a failing call and wait for a hanging one for ever. Here, a call is tried
+    ``1 + retries`` times, each for at most ``attempt_timeout`` seconds and no more once ``timeout``
+    seconds have passed in all. A sample whose call still fails, or whose answer cannot be read, is tried
+    again from there (``sample_retries``), and is then a row with its error. After so many ``failures`` in a
+    row, no further sample is asked. Local models have no timeout.
     """
 
     attempt_timeout: int = Field(180, gt=0)
     timeout: int = Field(300, gt=0)
     retries: int = Field(4, ge=0)
     sample_retries: int = Field(1, ge=0)
+    failures: int = Field(20, gt=0)
     connections: int | None = Field(None, gt=0)
     """Calls to one endpoint at a time; by default the engine adapts it to the endpoint."""
 

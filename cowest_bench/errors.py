@@ -8,7 +8,8 @@
     │   └── RecordError    a stored run that cannot be read
     │       └── OldRunError  one of an earlier version
     └── RunError           exit code 4: an evaluation or a training that was started and did not end
-        └── BudgetError    it stopped because the next call could have passed the budget
+        ├── BudgetError    it stopped because the next call could have passed the budget
+        └── Interrupted    exit code 130 (Ctrl-C) or 143 (SIGTERM): the process was told to end
 
 Only the command line catches these; everything else in the package lets them pass. A sample that
 fails inside a run raises nothing: it becomes a row with its error (see ``store/records.py``).
@@ -17,8 +18,10 @@ fails inside a run raises nothing: it becomes a row with its error (see ``store/
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 
 class CowestError(Exception):
@@ -36,7 +39,15 @@ class TaskError(CowestError):
 
 
 class ModelError(CowestError):
-    """A model that cannot be loaded, or lacks what a run asks of it."""
+    """A model that cannot be loaded, lacks what a run asks of it, or has not answered.
+
+    Attributes:
+        status: The HTTP status of an endpoint's refusal, if there was one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ComparisonError(CowestError):
@@ -61,6 +72,17 @@ class RunError(CowestError):
 
 class BudgetError(RunError):
     """A run that stopped because its next call could have passed the budget."""
+
+
+class Interrupted(RunError):
+    """A run that was told to end."""
+
+    @classmethod
+    def by(cls, number: int) -> Self:
+        """By a signal, SIGINT or SIGTERM."""
+        error = cls("Interrupted." if number == signal.SIGINT else "Told to end by SIGTERM.")
+        error.exit_code = 128 + number
+        return error
 
 
 def redacted(text: str) -> str:

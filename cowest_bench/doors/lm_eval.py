@@ -14,28 +14,21 @@ place for: a sample that fails, after the same retries, ends the whole command.
 from __future__ import annotations
 
 import sys
-import tempfile
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval.models  # noqa: F401  (first: a model registered before it hides every built-in one)
-from inspect_ai import Task as InspectTask
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import read_eval_log_samples
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Limits, ModelSpec, Role
-from cowest_bench.errors import ConfigError, RunError, TaskError, redacted, suggestion
-from cowest_bench.lab.engine import run_engine, sampling
+from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Asking, Limits, ModelSpec, Role
+from cowest_bench.errors import ConfigError, ModelError, RunError, TaskError, redacted, suggestion
+from cowest_bench.lab.engine import Engine
 from cowest_bench.lab.samples import conversation, settings
 from cowest_bench.models import require_usable
-from cowest_bench.models.endpoints import open_model
 from cowest_bench.systems import find_system
-from cowest_bench.systems.solvers import answer_with
+from cowest_bench.systems.turn import Turn
 from cowest_bench.tasks import Message, Metadata, chat_as_json, messages_of, read_task_file
 
 if TYPE_CHECKING:
@@ -67,7 +60,6 @@ class CowestLM(LM):
         attempt_timeout: Seconds for one try of a call to an endpoint.
         timeout: Seconds for all of them.
         retries: How often a call that failed is tried again.
-        log_dir: Where to keep the engine's logs, with every draft; by default they are not kept.
         batch_size: Given by lm-eval; local models choose their own.
         max_batch_size: Likewise.
         device: Likewise.
@@ -92,7 +84,6 @@ class CowestLM(LM):
         attempt_timeout: int = Limits().attempt_timeout,
         timeout: int = Limits().timeout,
         retries: int = Limits().retries,
-        log_dir: str | None = None,
         batch_size: object = None,
         max_batch_size: object = None,
         device: object = None,
@@ -104,10 +95,9 @@ class CowestLM(LM):
         given = {"weak": _spec(weak, dtype, weak_adapter), "strong": _spec(strong, dtype, None)}
         self._specs = _specs(system, given)
         self._limits = Limits(attempt_timeout=attempt_timeout, timeout=timeout, retries=retries)
-        self._models = {role: open_model(spec, self._limits) for role, spec in self._specs.items()}
-        self._solver = answer_with(system, format, float(temperature), int(seed))
+        self._system = find_system(system)
+        self._asking = Asking(format=format, temperature=float(temperature), seed=int(seed))
         self._include_path = include_path
-        self._log_dir = log_dir
         self._metadata: dict[str | None, Metadata] = {}
 
     @property
@@ -130,43 +120,38 @@ class CowestLM(LM):
         places: dict[int, list[int]] = defaultdict(list)
         for place, request in enumerate(requests):
             places[id(request)].append(place)
-        asked = list(places.values())
-        samples = [self._sample(i, requests[where[0]], len(where)) for i, where in enumerate(asked)]
         answers = [""] * len(requests)
-        with tempfile.TemporaryDirectory(prefix="cowest-lm-eval-") as folder:
-            log = run_engine(
-                InspectTask(name="lm_eval", dataset=MemoryDataset(samples), solver=self._solver),
-                self._models,
-                limits=self._limits,
-                # A folder of its own: in one with logs the engine would go on from those.
-                log_dir=str(Path(self._log_dir or folder) / uuid.uuid4().hex),
-                epochs=1,
-                run_id="lm_eval",
-            )
-            for sample in read_eval_log_samples(log, all_samples_required=False):
-                where = asked[int(sample.id)]
-                if sample.error:
-                    request = requests[where[0]]
+        engine = Engine(self._specs, self._limits)
+
+        async def work(where: list[int]) -> str | None:
+            request = requests[where[0]]
+            messages, told, plain = self._told(request, len(where))
+            for repeat, place in enumerate(where):
+                asked = conversation(messages, plain=plain)
+                turn = Turn(asked, told, self._asking, engine.ask, repeat=repeat)
+                try:
+                    await self._system.answer(turn)
+                except ModelError as error:
                     raise RunError(
                         f"Sample {request.doc_id} of task {request.task_name} was not answered: "
-                        f"{redacted(sample.error.message)}"
-                    )
-                for place, text in zip(where, sample.metadata["completions"], strict=True):
-                    answers[place] = text
+                        f"{redacted(str(error))}"
+                    ) from error
+                answers[place] = turn.answered.text if turn.answered else ""
+            return None
+
+        engine.run(places.values(), work)
+        if engine.stopped is not None:
+            raise engine.stopped
         return answers
 
-    def _sample(self, number: int, request: Instance, repeats: int) -> Sample:
+    def _told(self, request: Instance, repeats: int) -> tuple[list[Message], dict[str, Any], bool]:
+        """A request's conversation, what its task says to the system, and whether it is plain text."""
         context, generation = request.args
         messages, plain = messages_of(context)
         name = request.task_name
         if name not in self._metadata:
             self._metadata[name], _ = read_task_file(str(name), self._include_path)
-        return Sample(
-            id=number,
-            input=conversation(messages, plain=plain),
-            metadata=settings(self._metadata[name], generation, repeats)
-            | {"sampling": sampling(self._specs)},
-        )
+        return messages, settings(self._metadata[name], generation, repeats), plain
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Refused."""
@@ -183,7 +168,7 @@ class CowestLM(LM):
 
 _ARGUMENTS = (
     *("weak", "strong", "system", "format", "temperature", "seed"),
-    *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries", "log_dir"),
+    *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries"),
 )
 
 

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from cowest_bench.config import Asking, ModelSpec, Role
-from cowest_bench.errors import ConfigError, ModelError, suggestion
+from cowest_bench.errors import BudgetError, ConfigError, ModelError, suggestion
+from cowest_bench.lab.journal import Answer
 from cowest_bench.lab.rescore import row_scored_again, scored_again
 from cowest_bench.lab.step import Models, Step, contents, model_id, opened, origin_of, trainings
 from cowest_bench.models import engine_versions, require_usable
 from cowest_bench.store import NOT_ASKED, Results, Run, SampleScore
 from cowest_bench.systems import System
+from cowest_bench.systems.turn import Ask, Turn, said
 from cowest_bench.tasks import Task
 from cowest_bench.tasks.prompts import FORMATS, Prompts
+from cowest_bench.tasks.task import TaskSample
 
 if TYPE_CHECKING:
-    from inspect_ai.dataset import Sample
-    from inspect_ai.log import EvalSample
-    from inspect_ai.scorer import Scorer
-    from inspect_ai.solver import Solver
+    from inspect_ai.model import Model
 
     from cowest_bench.lab.local import Local
 
-Answer = tuple[int, int]  # a sample's id in its split, and which epoch
+
+class Rows(Protocol):
+    """Rows by answer, wherever they lie."""
+
+    def get(self, answer: Answer, /) -> SampleScore | None:
+        """The row of an answer, if there is one."""
+
+
+#: Answers a sample and scores the answer. Where there is none, the row says why.
+Answering: TypeAlias = Callable[[Answer, Ask], Awaitable[SampleScore]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,14 +179,11 @@ class Evaluate(Step):
         return results.samples(run) if run else []
 
     def missing(
-        self,
-        rows: Mapping[Answer, SampleScore],
-        results: Results,
-        only: Collection[int] | None = None,
+        self, rows: Rows, results: Results, only: Collection[int] | None = None
     ) -> list[Answer]:
         """The answers that have no score in ``rows``, of the samples that may be asked now."""
-        wanted = [answer for answer in self.answers if only is None or answer[0] in only]
-        return [each for each in wanted if each not in rows or rows[each].error]
+        wanted = (answer for answer in self.answers if only is None or answer[0] in only)
+        return [each for each in wanted if (row := rows.get(each)) is None or row.error]
 
     def make(self, lab: Local) -> None:
         """Ask all samples that have no score."""
@@ -203,35 +209,57 @@ class Evaluate(Step):
         """The models as they are opened."""
         return {role: opened(model, results) for role, model in self.models.items()}
 
-    def engine_samples(self, results: Results) -> list[Sample]:
-        """The samples as the engine takes them."""
-        from cowest_bench.lab.samples import inspect_samples
-        from cowest_bench.systems.turn import question_of
+    def answering(self, results: Results, models: Mapping[Role, Model]) -> Answering:
+        """What answers and scores; it returns a row with an error where there is no answer."""
+        from cowest_bench.lab.samples import conversation, settings
 
-        samples = inspect_samples(
-            self.task, (self.asking.format,) if self.system.interaction else ()
-        )
-        if self.control == "shuffled":
-            questions = [question_of(sample.input) for sample in samples]  # type: ignore[arg-type]
-            for i, sample in enumerate(samples):
-                other = questions[i - len(samples) // 2]
-                sample.metadata = {**(sample.metadata or {}), "draft_for": other}
-        return samples
+        task, formats = self.task, (self.asking.format,) if self.system.interaction else ()
+        told = settings(task.meta, task.generation, task.repeats, formats)
+        shuffled = self.control == "shuffled"
 
-    def solver(self) -> Solver:
-        """The system as a solver of the engine."""
-        from cowest_bench.systems.solvers import answer_with
+        async def answer(of: Answer, ask: Ask) -> SampleScore:
+            row = replace(self.unanswered(of), error=None)
+            messages = conversation(task.samples[of[0]].messages, plain=task.plain)
+            other = task.samples[of[0] - len(task.samples) // 2]
+            here = told | {"draft_for": _question(other)} if shuffled else told
+            completions = []
+            try:
+                for repeat in range(task.repeats):
+                    turn = Turn(messages, here, self.asking, ask, epoch=of[1], repeat=repeat)
+                    try:
+                        await self.system.answer(turn)
+                    finally:
+                        row = replace(row, draft=row.draft if repeat else turn.drafted)
+                    completions.append(turn.answered.text if turn.answered else "")
+                several = json.dumps(completions) if task.repeats > 1 else None
+                row = row_scored_again(
+                    replace(row, output=completions[-1], completions=several), task
+                )
+                if self.graded:
+                    row = replace(row, gold_logprob=await self._gold_logprob(models, turn, row))
+            except (ModelError, BudgetError) as error:
+                return replace(row, error=str(error))
+            return row
 
-        return answer_with(self.system.name, **self.asking.model_dump())
+        return answer
 
-    def scorers(self) -> list[Scorer]:
-        """The task's metrics, and the gold answer's log-probability where it is wanted."""
-        from cowest_bench.lab.scorers import gold_logprob, task_metric
+    async def _gold_logprob(
+        self, models: Mapping[Role, Model], turn: Turn, row: SampleScore
+    ) -> float:
+        """How probable the gold answer was (nats) where the strong model gave its own.
 
-        scorers = [task_metric(self.task.name, self.task.split, self.task.options)]
-        if self.graded:
-            scorers.append(gold_logprob(str(self.task.meta.answer_prefix)))
-        return scorers
+        Of several accepted answers, the first. The strong model's text is cut behind the last
+        ``answer_prefix`` (such as ``answer :``), so the value is graded by the reasoning that it wrote
+        itself.
+        """
+        from cowest_bench.models.local import HFLMProvider, is_plain
+
+        prefix, output = str(self.task.meta.answer_prefix), row.output or ""
+        before, found, _ = output.rpartition(prefix)
+        start = before + found if found else f"{output} {prefix}"
+        gold = self.task.samples[row.sample_id].accepted[0]
+        strong = cast(HFLMProvider, models["strong"].api)
+        return await strong.logprob(said(turn.asked), start, f" {gold}", plain=is_plain(turn.asked))
 
     # --- what is recorded ---
 
@@ -245,34 +273,12 @@ class Evaluate(Step):
             sample_id=sample_id,
             epoch=epoch,
             cluster=sample.cluster,
-            question=next(m["content"] for m in reversed(sample.messages) if m["role"] == "user"),
+            question=_question(sample),
             gold=sample.target,
             error="no answer was recorded" if asked_now else NOT_ASKED,
         )
 
-    def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
-        """The row with an answer and its scores by the task's metrics, if it has any."""
-        scores = sample.scores or {}
-        metric, logprob = scores.get("task_metric"), scores.get("gold_logprob")
-        completions = sample.metadata.get("completions") or []
-        if completions:
-            several = json.dumps(completions) if self.task.repeats > 1 else None
-            row = replace(row, output=sample.output.completion, completions=several)
-        if metric is None:
-            return row
-        found = metric.metadata or {}
-        row = replace(
-            row,
-            answer=metric.answer,
-            score=metric.as_float(),
-            metrics=json.dumps(found["metrics"]),
-            gold_logprob=logprob.as_float() if logprob else None,
-            error=None,
-        )
-        # An interrupted run may be resumed after a change of its filters.
-        return row if found["score_id"] == self.score_id else row_scored_again(row, self.task)
-
-    def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
+    def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:
         """All metrics over the split as lm-eval aggregates them; with several epochs, of the first."""
         first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
         return self.task.aggregate(first) if first else {}
@@ -304,6 +310,11 @@ class Evaluate(Step):
             "made_from": self.made_from(results),
             "versions": versions(specs),
         }
+
+
+def _question(sample: TaskSample) -> str:
+    """The last user turn."""
+    return next(m["content"] for m in reversed(sample.messages) if m["role"] == "user")
 
 
 def versions(specs: Mapping[Role, ModelSpec]) -> dict[str, str]:

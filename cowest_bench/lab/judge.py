@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cowest_bench.config import ModelSpec, Role
-from cowest_bench.errors import ModelError
-from cowest_bench.lab.evaluate import Answer, Evaluate
+from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.lab.evaluate import Answering, Evaluate, Rows
+from cowest_bench.lab.journal import Answer
 from cowest_bench.lab.step import Models, Step, model_id
 from cowest_bench.store import Results, SampleScore, content_hash
 from cowest_bench.systems import Lengths, System
 
 if TYPE_CHECKING:
-    from inspect_ai.dataset import Sample
-    from inspect_ai.log import EvalSample
-    from inspect_ai.scorer import Scorer
-    from inspect_ai.solver import Solver
+    from inspect_ai.model import Model
+
+    from cowest_bench.systems.turn import Ask
 
 RATING_TOKENS = 64  # how long a judgement may be
 BEST = 10  # the highest rating
@@ -127,75 +126,71 @@ class Judge(Evaluate):
         """The last of a task's repeats is judged."""
         return 1
 
-    def missing(
-        self,
-        rows: Mapping[Answer, SampleScore],
-        results: Results,
-        only: Collection[int] | None = None,
-    ) -> list[Answer]:
-        """The answers without a rating, and those that have changed since they were rated."""
-        alone = {row.sample_id: (row.output, row.gold) for row in self.alone.rows(results)}
-        now = {
-            (row.sample_id, row.epoch): shown_hash(row.output, *alone.get(row.sample_id, ()))
+    def _judged(self, results: Results) -> dict[Answer, str]:
+        """A hash of what the evaluator is shown of each sample and epoch besides the question."""
+        alone = {row.sample_id: row.output for row in self.alone.rows(results)}
+        return {
+            (row.sample_id, row.epoch): content_hash(
+                [row.output, alone.get(row.sample_id), row.gold]
+            )
             for row in self.drafts.rows(results)
         }
+
+    def missing(
+        self, rows: Rows, results: Results, only: Collection[int] | None = None
+    ) -> list[Answer]:
+        """The answers without a rating, and those that have changed since they were rated."""
+        judged = self._judged(results)
         unrated = {*super().missing(rows, results, only)}
-        changed = {each for each, row in rows.items() if row.answer != now.get(each)}
-        return [each for each in self.answers if each in unrated | changed]
+        return [
+            each
+            for each in self.answers
+            if each in unrated or ((row := rows.get(each)) and row.answer != judged.get(each))
+        ]
 
     def is_made(self, results: Results) -> bool:
         """Whether every pair of answers, as they are now, has a rating."""
         if not all(step.run(results) for step in (self, self.drafts, self.alone)):
             return False
-        rows = {(row.sample_id, row.epoch): row for row in self.rows(results)}
-        return not self.missing(rows, results)
+        return not self.missing({(r.sample_id, r.epoch): r for r in self.rows(results)}, results)
 
-    def engine_samples(self, results: Results) -> list[Sample]:
-        """The samples with their gold answers, which this model alone may see."""
-        from inspect_ai.dataset import Sample
+    def answering(self, results: Results, models: Mapping[Role, Model]) -> Answering:
+        """Asks in both orders; Δ is the mean, in [-0.9, 0.9]."""
+        from inspect_ai.model import ChatMessageUser, GenerateConfig
 
-        told: dict[int, dict[str, dict[str, str | None]]] = defaultdict(lambda: defaultdict(dict))
-        for row in self.drafts.rows(results):
-            told[row.sample_id]["with_draft"][str(row.epoch)] = row.output
-            told[row.sample_id]["drafts"][str(row.epoch)] = row.draft
-        return [
-            Sample(
-                id=row.sample_id,
-                input=row.question,
-                metadata={"gold": row.gold, "alone": row.output, **told[row.sample_id]},
-            )
-            for row in self.alone.rows(results)
-        ]
+        config = GenerateConfig(temperature=0.0, max_tokens=RATING_TOKENS)
+        drafts = {(row.sample_id, row.epoch): row for row in self.drafts.rows(results)}
+        alone = {row.sample_id: row for row in self.alone.rows(results)}
+        judged = self._judged(results)
 
-    def solver(self) -> Solver:
-        from cowest_bench.lab.judging import rate
+        async def rate(of: Answer, ask: Ask) -> SampleScore:
+            ours, other = drafts[of], alone[of[0]]
+            row = replace(self.unanswered(of), draft=ours.draft, answer=judged[of], error=None)
+            orders = []
+            try:
+                if ours.output is None or other.output is None:
+                    raise ModelError("There is no answer to judge: the strong model gave none.")
+                for first, second, sign in ((ours, other, 1), (other, ours, -1)):
+                    shown = rubric(row.question, other.gold, str(first.output), str(second.output))
+                    reply = await ask("evaluator", [ChatMessageUser(content=shown)], config)
+                    a, b = ratings(reply.text)
+                    orders.append(sign * (a - b))
+            except (ModelError, BudgetError) as error:
+                return replace(row, error=str(error))
+            metrics = json.dumps({"orders": orders})
+            return replace(row, score=sum(orders) / len(orders), metrics=metrics)
 
-        return rate()
+        return rate
 
-    def scorers(self) -> list[Scorer]:
-        from cowest_bench.lab.judging import rated_influence
-
-        return [rated_influence()]
-
-    def scored(self, row: SampleScore, sample: EvalSample) -> SampleScore:
-        """Δ of one draft, with what each order said as its metrics."""
-        epoch, told = str(row.epoch), sample.metadata
-        shown = shown_hash(told["with_draft"][epoch], told["alone"], told["gold"])
-        row = replace(row, draft=told["drafts"][epoch], answer=shown)
-        score = (sample.scores or {}).get("rated_influence")
-        if score is None:
-            return row
-        metrics = json.dumps({"orders": told["orders"]})
-        return replace(row, score=score.as_float(), metrics=metrics, error=None)
-
-    def metrics(self, rows: Collection[SampleScore], results: Results) -> dict[str, float]:
-        orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
+    def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:
+        rows = list(rows)
         alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {
             (row.sample_id, row.epoch): row.score - before
             for row in self.drafts.rows(results)
             if row.score is not None and (before := alone.get(row.sample_id)) is not None
         }
+        orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         shares = {
             "agreement_of_orders": [a * b >= 0 for a, b in orders],
             "agreement_with_metric": [
@@ -209,8 +204,3 @@ class Judge(Evaluate):
     def record(self, results: Results) -> dict[str, Any]:
         """As of any evaluation; the data is that of the answers."""
         return super().record(results) | {"scoring": {}, "format": self.asking.format}
-
-
-def shown_hash(with_draft: str | None, alone: str | None = None, gold: str | None = None) -> str:
-    """A hash of what the evaluator is shown besides the question."""
-    return content_hash([with_draft, alone, gold])

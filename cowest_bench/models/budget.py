@@ -9,9 +9,8 @@ what it charges for attempts that failed before one succeeded.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,7 +19,7 @@ from cowest_bench.config import ModelSpec, Price, Role
 from cowest_bench.errors import BudgetError, ConfigError
 
 if TYPE_CHECKING:
-    from inspect_ai.model import ChatMessage, GenerateConfig, ModelUsage
+    from inspect_ai.model import ChatMessage, ModelUsage
 
 TEMPLATE_TOKENS = 64  # that a chat template adds to a conversation, at most
 TURN_TOKENS = 16  # that it adds to each turn, at most
@@ -28,18 +27,13 @@ WAIT = 0.02  # seconds between two checks whether a call fits beside those in fl
 
 
 class Budget:
-    """A limit in US dollars or in calls, and what has been spent of it.
-
-    Attributes:
-        exhausted: Whether a call was refused.
-    """
+    """A limit in US dollars or in calls, and what has been spent of it."""
 
     def __init__(self, usd: float | None = None, calls: int | None = None) -> None:
         self.usd = usd
         self.calls = calls
         self.spent_usd = 0.0
         self.spent_calls = 0
-        self.exhausted = False
         self._reserved = 0.0
         self._in_flight = 0
 
@@ -71,7 +65,7 @@ class Budget:
                     f"--{role}-price INPUT,OUTPUT (dollars per million tokens), or a budget in calls."
                 )
 
-    async def reserve(self, usd: float) -> None:
+    async def _reserve(self, usd: float) -> None:
         """Reserve the highest possible cost of a call, as soon as it fits beside those in flight.
 
         Raises:
@@ -80,7 +74,6 @@ class Budget:
         while self._in_flight and self._exceeded_by(usd):
             await anyio.sleep(WAIT)
         if self._exceeded_by(usd):
-            self.exhausted = True
             raise BudgetError(f"Not asked: the call could have exceeded the budget of {self}.")
         self.spent_calls += 1
         self._reserved += usd
@@ -91,11 +84,32 @@ class Budget:
         too_many = self.calls is not None and self.spent_calls >= self.calls
         return too_expensive or too_many
 
-    def settle(self, reserved: float, spent: float) -> None:
-        """Replace what was reserved for a call by its actual cost."""
-        self._in_flight -= 1
-        self._reserved = self._reserved - reserved if self._in_flight else 0.0
-        self.spent_usd += spent
+    @asynccontextmanager
+    async def reserved(
+        self, of: Price | None, messages: Sequence[ChatMessage], max_tokens: int | None
+    ) -> AsyncIterator[Callable[[int | None, int | None], None]]:
+        """Reserve the highest possible cost of a call; yields what takes its actual tokens.
+
+        A call that fails keeps its reservation, since nobody knows what the endpoint charges for it.
+
+        Raises:
+            BudgetError: If the call could exceed the budget.
+        """
+        size = sum(len(message.text.encode()) + TURN_TOKENS for message in messages)
+        most = spent = price(of, size + TEMPLATE_TOKENS, max_tokens or 0)
+        await self._reserve(most)
+
+        def note(tokens_in: int | None, tokens_out: int | None) -> None:
+            nonlocal spent
+            if tokens_in is not None and tokens_out is not None:
+                spent = price(of, tokens_in, tokens_out)
+
+        try:
+            yield note
+        finally:
+            self._in_flight -= 1
+            self._reserved = self._reserved - most if self._in_flight else 0.0
+            self.spent_usd += spent
 
 
 def tokens(usage: ModelUsage | None) -> tuple[int | None, int | None]:
@@ -109,51 +123,3 @@ def tokens(usage: ModelUsage | None) -> tuple[int | None, int | None]:
 def price(of: Price | None, tokens_in: float, tokens_out: float) -> float:
     """US dollars for a number of tokens; 0 for a model without a price (one's own machine)."""
     return (of.input * tokens_in + of.output * tokens_out) / 1e6 if of else 0.0
-
-
-_Spending = tuple[Budget, Mapping[Role, ModelSpec]]
-_current: ContextVar[_Spending | None] = ContextVar("spending", default=None)
-
-
-@contextmanager
-def within(budget: Budget | None, specs: Mapping[Role, ModelSpec]) -> Iterator[None]:
-    """Apply a budget to every call of the evaluation inside."""
-    token = _current.set((budget, specs) if budget else None)
-    try:
-        yield
-    finally:
-        _current.reset(token)
-
-
-@asynccontextmanager
-async def reserved(
-    role: Role, messages: Sequence[ChatMessage], config: GenerateConfig
-) -> AsyncIterator[Callable[[ModelUsage | None], None]]:
-    """Reserve the highest possible cost of a call; yields a function to call with the actual usage.
-
-    A call that fails keeps its reservation, since nobody knows what the endpoint charges for it.
-
-    Raises:
-        BudgetError: If the call could exceed the budget.
-    """
-    current = _current.get()
-    if current is None:
-        yield lambda usage: None
-        return
-    budget, specs = current
-    of = specs[role].price
-    size = sum(len(message.text.encode()) + TURN_TOKENS for message in messages)
-    most = price(of, size + TEMPLATE_TOKENS, config.max_tokens or 0)
-    await budget.reserve(most)
-    spent = most
-
-    def note(usage: ModelUsage | None) -> None:
-        nonlocal spent
-        tokens_in, tokens_out = tokens(usage)
-        if tokens_in is not None and tokens_out is not None:
-            spent = price(of, tokens_in, tokens_out)
-
-    try:
-        yield note
-    finally:
-        budget.settle(most, spent)

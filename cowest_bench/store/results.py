@@ -7,11 +7,13 @@ processes may write side by side. A file that cannot be read is named and skippe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,12 @@ from cowest_bench.store.records import (
     Run,
     SampleScore,
     arrow_schema,
-    content_hash,
 )
 
 logger = logging.getLogger("cowest_bench")
 
 PROBE = 2**20  # bytes that must fit before a run starts
+ROWS_TOGETHER = 5_000  # that are in memory while a run is written
 
 
 class Results:
@@ -162,15 +164,24 @@ class Results:
                 "file and run it again."
             ) from error
 
-    def write(self, run: Run, samples: Sequence[SampleScore]) -> Run:
-        """Put a run in place, with the hash of its rows; returns it as it is stored."""
+    def write(self, run: Run, rows: Iterable[SampleScore]) -> Run:
+        """Put a run in place, with the hash of its rows; returns it as it is stored.
+
+        The rows are taken in batches, so that their number does not matter.
+        """
         import pyarrow
         import pyarrow.parquet
 
-        stored = run.model_copy(update={"content": content_of(samples)})
-        table = pyarrow.Table.from_pylist([asdict(row) for row in samples], schema=arrow_schema())
-        with replaced(self.rows(run)) as path:
-            pyarrow.parquet.write_table(table, path)
+        schema, content = arrow_schema(), ContentHash()
+        with (
+            replaced(self.rows(run)) as path,
+            pyarrow.parquet.ParquetWriter(path, schema, write_page_checksum=True) as file,
+        ):
+            for batch in batched(rows, ROWS_TOGETHER):
+                table = pyarrow.Table.from_pylist([asdict(row) for row in batch], schema=schema)
+                file.write_table(table)
+                content.add(batch)
+        stored = run.model_copy(update={"content": content.hexdigest()})
         with replaced(self.runs / f"{run.run_id}.json") as path:
             path.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return stored
@@ -185,10 +196,34 @@ class Stored:
     source: str
 
 
-def content_of(samples: Sequence[SampleScore]) -> str:
-    """Hash of what was drafted, answered and scored; not of what it took."""
-    names = ("sample_id", "epoch", "draft", "output", "completions", "score", "gold_logprob")
-    return content_hash([[getattr(row, name) for name in names] for row in samples])
+class ContentHash:
+    """Hash of what was drafted, answered and scored, row by row; not of what it took."""
+
+    NAMES = ("sample_id", "epoch", "draft", "output", "completions", "score", "gold_logprob")
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._between = b"["
+
+    def add(self, rows: Iterable[SampleScore]) -> None:
+        """Add rows; it does not matter how many at a time."""
+        for row in rows:
+            text = json.dumps([getattr(row, name) for name in self.NAMES], ensure_ascii=False)
+            self._hash.update(self._between + text.encode("utf-8", "surrogatepass"))
+            self._between = b", "
+
+    def hexdigest(self) -> str:
+        """Twelve digits: the ``content_hash`` of all rows as one list."""
+        whole = self._hash.copy()
+        whole.update(b"]" if self._between == b", " else b"[]")
+        return whole.hexdigest()[:12]
+
+
+def batched(rows: Iterable[SampleScore], size: int) -> Iterator[list[SampleScore]]:
+    """Lists of at most so many rows."""
+    rows = iter(rows)
+    while batch := list(islice(rows, size)):
+        yield batch
 
 
 def read_run(path: Path) -> Run:

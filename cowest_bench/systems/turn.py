@@ -1,34 +1,48 @@
-"""One answer to one sample: what a system may ask for, and what is recorded of it.
-
-Everything goes through ``ask``, which holds calls to the budget, turns refusals into errors, and notes
-tokens and seconds by role in the sample's metadata.
-"""
+"""One answer to one sample: what a system may ask for, and what is recorded of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cowest_bench.config import Role
+from cowest_bench.config import Asking, Role
 from cowest_bench.errors import ConfigError, ModelError, TaskError, suggestion
 from cowest_bench.tasks.prompts import FORMATS, Prompts
 
 if TYPE_CHECKING:
-    from inspect_ai.model import ChatMessage, GenerateConfig, ModelOutput
-    from inspect_ai.solver import TaskState
+    from inspect_ai.model import ChatMessage, GenerateConfig, Model
 
 MAX_TOKENS = 256  # of an answer whose task does not say; lm-eval's default
 
-#: Generation settings of lm-eval that every engine has, by their names in Inspect.
-SETTINGS = {
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "frequency_penalty": "frequency_penalty",
-    "presence_penalty": "presence_penalty",
-}
+#: Generation settings of lm-eval that every engine has; their names in Inspect are the same.
+SETTINGS = ("top_p", "top_k", "frequency_penalty", "presence_penalty")
 
 #: How the engine marks an endpoint's refusal (a filter, a context that is too long): its message stands
 #: in place of an answer, and no tokens were spent.
 REFUSED = ("content_filter", "model_length")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that was answered: what was asked, what came back, and what it took.
+
+    Tokens are as the server counts them (cached ones included), None where it does not say.
+    """
+
+    role: Role
+    messages: list[dict[str, str]]
+    text: str
+    stop: str
+    input: int | None
+    output: int | None
+    seconds: float | None
+    model: str
+
+
+#: Asks the model in a role. Raises ``ModelError`` if there is no answer, ``BudgetError`` if the call could
+#: pass the budget.
+Ask: TypeAlias = "Callable[[Role, list[ChatMessage], GenerateConfig], Awaitable[Call]]"
 
 
 class Turn:
@@ -39,25 +53,32 @@ class Turn:
         question: The text of its last user turn.
         draft_question: The question that drafts are written for: another sample's where drafts are
             shuffled on purpose, as a control.
+        drafted: The first draft, once there is one.
+        answered: The last answer, which is the system's.
+        asked: The conversation that led to it.
     """
 
     def __init__(
         self,
-        state: TaskState,
         messages: list[ChatMessage],
-        format: str,
-        temperature: float,
-        seed: int,
-        repeat: int,
+        told: Mapping[str, Any],
+        asking: Asking,
+        ask: Ask,
+        *,
+        epoch: int = 1,
+        repeat: int = 0,
     ) -> None:
-        self._state = state
+        """``told`` is what ``samples.settings`` says of the task; repeats of a sample count from 0."""
         self.messages = messages
         self.question = question_of(messages)
-        self.draft_question: str = state.metadata.get("draft_for", self.question)
-        self._format = format
-        self._temperature = temperature
-        self._seed = seed
-        self._repeat = repeat
+        self.draft_question: str = told.get("draft_for", self.question)
+        self.drafted: str | None = None
+        self.answered: Call | None = None
+        self.asked = messages
+        self._told = told
+        self._asking = asking
+        self._ask = ask
+        self._seed = asking.seed + epoch + 1_000_003 * repeat  # epochs alone count up
 
     @property
     def prompts(self) -> Prompts:
@@ -66,12 +87,12 @@ class Turn:
         Raises:
             ConfigError: If there is no such format.
         """
-        given = self._state.metadata.get("prompts", {})
+        given = self._told.get("prompts", {})
         known = {key: Prompts(**value) for key, value in given.items()} or FORMATS
-        if self._format not in known:
-            allowed = suggestion(self._format, known)
-            raise ConfigError(f"There is no interaction format {self._format}; {allowed}")
-        return known[self._format]
+        if self._asking.format not in known:
+            allowed = suggestion(self._asking.format, known)
+            raise ConfigError(f"There is no interaction format {self._asking.format}; {allowed}")
+        return known[self._asking.format]
 
     def asking(self, text: str) -> list[ChatMessage]:
         """The conversation with other words in the turn that is the question."""
@@ -82,51 +103,40 @@ class Turn:
         return [*self.messages[:last], asked, *self.messages[last + 1 :]]
 
     async def draft(self, role: Role, messages: list[ChatMessage]) -> str:
-        """A sampled draft; the first one of a sample is recorded.
-
-        Epoch e draws with ``seed + e``. Raises what ``ask`` raises.
-        """
+        """A sampled draft; the first one of a sample is recorded. Raises as ``Ask`` does."""
         from inspect_ai.model import GenerateConfig
 
         config = GenerateConfig(
-            temperature=self._temperature,
-            seed=sampling_seed(self._state, self._seed, self._repeat),
-            max_tokens=self._state.metadata.get("draft_tokens", 512),
+            temperature=self._asking.temperature,
+            seed=self._seed,
+            max_tokens=self._told.get("draft_tokens", 512),
         )
-        output = await ask(self._state, role, messages, config)
-        self._state.metadata.setdefault("draft", output.completion)
-        return output.completion
+        text = (await self._ask(role, messages, config)).text
+        self.drafted = text if self.drafted is None else self.drafted
+        return text
 
     async def answer(self, role: Role, messages: list[ChatMessage]) -> str:
-        """An answer with the task's own settings; the last one is what is scored.
-
-        Raises what ``ask`` and ``answer_config`` raise.
-        """
-        config = answer_config(self._state, self._seed, self._repeat)
-        self._state.messages = messages
-        self._state.output = await ask(self._state, role, messages, config)
-        return self._state.output.completion
+        """An answer with the task's own settings; raises as ``Ask`` and ``answer_config`` do."""
+        config = answer_config(self._told.get("generation", {}), self._seed)
+        self.asked = messages
+        self.answered = await self._ask(role, messages, config)
+        return self.answered.text
 
 
-def sampling_seed(state: TaskState, seed: int, repeat: int) -> int:
-    """Another one for every epoch and repeat; epochs alone count up."""
-    return seed + int(state.metadata.get("epoch", state.epoch)) + 1_000_003 * repeat
-
-
-def answer_config(state: TaskState, seed: int = 0, repeat: int = 0) -> GenerateConfig:
-    """The task's own generation settings (in lm-eval's names) as Inspect's.
+def answer_config(generation: Mapping[str, Any], seed: int = 0) -> GenerateConfig:
+    """A task's own generation settings (in lm-eval's names) as Inspect's.
 
     Raises:
         TaskError: If the task asks for a setting that not every engine has, such as beams.
     """
     from inspect_ai.model import GenerateConfig
 
-    settings: dict[str, Any] = dict(state.metadata.get("generation", {}))
+    settings = dict(generation)
     until = settings.pop("until", None)
     max_tokens = settings.pop("max_gen_toks", MAX_TOKENS)
     temperature = settings.pop("temperature", None)
     sampled = bool(settings.pop("do_sample", temperature))
-    known = {SETTINGS[key]: settings.pop(key) for key in list(settings) if key in SETTINGS}
+    known = {key: settings.pop(key) for key in SETTINGS if key in settings}
     if settings:
         raise TaskError(
             f"The task's generation_kwargs {', '.join(sorted(settings))} have no counterpart in "
@@ -137,53 +147,62 @@ def answer_config(state: TaskState, seed: int = 0, repeat: int = 0) -> GenerateC
         stop_seqs=([until] if isinstance(until, str) else until) or None,
         max_tokens=max_tokens,
         temperature=(1.0 if temperature is None else temperature) if sampled else 0.0,
-        seed=sampling_seed(state, seed, repeat) if sampled else None,
+        seed=seed if sampled else None,
         **(known if sampled else {}),
     )
 
 
-async def ask(
-    state: TaskState, role: Role, messages: list[ChatMessage], config: GenerateConfig
-) -> ModelOutput:
-    """Ask the model in a role within the budget, and note what it took.
-
-    The model's own ``sampling`` overrides the task's settings.
+async def call(
+    model: Model, role: Role, messages: list[ChatMessage], config: GenerateConfig
+) -> Call:
+    """Ask a model.
 
     Raises:
         ModelError: If there is no answer after all retries, or the endpoint refused the request: the
             engine hands its message over as if it were an answer, which would be scored as wrong.
-        BudgetError: If the call could pass the budget.
+            ``status`` is the HTTP status, if there was one.
     """
-    from inspect_ai.model import get_model
     from tenacity import RetryError
 
-    from cowest_bench.models import budget
+    from cowest_bench.models.budget import tokens
 
-    config = config.model_copy(update=state.metadata.get("sampling", {}).get(role, {}))
-    async with budget.reserved(role, messages, config) as spent:
-        model = get_model(role=role, required=True)
-        try:
-            output = await model.generate(messages, config=config)
-        except Exception as error:  # whatever the provider raises, in words that say whose it is
-            last = error.last_attempt.exception() if isinstance(error, RetryError) else error
-            reason = f"{type(last).__name__}: {last}"
-            raise ModelError(f"The {role} model did not answer: {reason}") from error
-        spent(output.usage)
+    try:
+        output = await model.generate(messages, config=config)
+    except Exception as error:  # whatever the provider raises, in words that say whose it is
+        last = error.last_attempt.exception() if isinstance(error, RetryError) else error
+        if isinstance(last, ModelError):
+            reason = str(last)
+        else:
+            reason = f"The {role} model did not answer: {type(last).__name__}: {last}"
+        raise ModelError(reason, status=_status(last)) from error
     if output.error or (output.usage is None and output.stop_reason in REFUSED):
-        raise ModelError(
-            f"The {role} model refused the request: {output.error or output.completion}"
-        )
-    tokens_in, tokens_out = budget.tokens(output.usage)
-    calls = state.metadata.setdefault("calls", {}).setdefault(role, [])
-    calls.append(
-        {
-            "input": tokens_in,
-            "output": tokens_out,
-            "seconds": output.time,
-            "model": output.model,
-        }
+        refusal = output.error or output.completion
+        raise ModelError(f"The {role} model refused the request: {refusal}")
+    spent = tokens(output.usage)
+    return Call(
+        role,
+        said(messages),
+        output.completion,
+        output.stop_reason,
+        *spent,
+        output.time,
+        output.model,
     )
-    return output
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that led to an error, through whatever was raised because of it."""
+    while error is not None:
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def said(messages: list[ChatMessage]) -> list[dict[str, str]]:
+    """Messages as they are recorded."""
+    return [{"role": message.role, "content": message.text} for message in messages]
 
 
 def question_of(messages: list[ChatMessage]) -> str:

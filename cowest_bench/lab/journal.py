@@ -1,0 +1,150 @@
+"""The journal of an evaluation: every answered call and every finished row, on disk as they arrive.
+
+Whatever ends the process, what was paid for is there: the next one replays the calls and asks only for
+the rest. A line is a checksum and JSON. A line that a killed process left half-written is cut off, one that
+was damaged since is skipped, and its answer is asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from binascii import crc32
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from cowest_bench.errors import RunError
+from cowest_bench.systems.turn import Call
+
+Answer: TypeAlias = tuple[int, int]  # a sample's id in its split, and which epoch
+Row: TypeAlias = dict[str, Any]  # the columns of a row that its answer set
+
+logger = logging.getLogger("cowest_bench")
+
+SYNC_SECONDS = 1.0  # between two waits for the disk itself; a dead process alone loses nothing
+
+
+class _Line(NamedTuple):
+    place: int  # in the file, in bytes
+    end: int
+    answer: Answer
+    call: int | None  # its number, counted from 0; None: the line is a row
+    content: Any
+
+
+class Journal:
+    """An append-only file with one writer (whoever holds the claim of its step).
+
+    Of finished answers, only their places in the file are in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[Answer, int] = {}
+        self._calls: dict[Answer, list[Call]] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._end = 0
+        for line in self._lines():
+            self._end = line.end
+            if line.call is None:
+                self._rows[line.answer] = line.place
+            else:
+                self._calls[line.answer] = _with(self._calls.get(line.answer, []), line)
+        os.ftruncate(self._file, self._end)
+        self._synced = time.monotonic()
+
+    def _lines(self) -> Iterator[_Line]:
+        """Every line that is whole."""
+        damaged = place = 0
+        with self.path.open("rb") as file:
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                try:
+                    yield _Line(place, place + len(text), *_read(text))
+                except ValueError:
+                    damaged += 1
+                place += len(text)
+        if damaged:
+            logger.warning(
+                "%s has %d damaged lines; their answers are asked for again.", self.path, damaged
+            )
+
+    def _append(self, answer: Answer, n: int | None, content: Any) -> int:
+        text = json.dumps([*answer, n, content], ensure_ascii=False, separators=(",", ":"))
+        line = text.encode("utf-8", "surrogatepass")
+        line = b"%08x %s\n" % (crc32(line), line)
+        try:
+            written = os.pwrite(self._file, line, self._end)
+            if written < len(line):
+                raise OSError(28, "No space left on device")
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                os.fsync(self._file)
+                self._synced = time.monotonic()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written ({error.strerror}). The answers before are recorded; "
+                "the same command continues from them."
+            ) from error
+        place = self._end
+        self._end += len(line)
+        return place
+
+    def note_call(self, answer: Answer, n: int, call: Call) -> None:
+        """Record the call number ``n`` of an answer, counted from 0, and forget those after it.
+
+        Raises:
+            RunError: If the disk is full, or the file cannot be written.
+        """
+        self._append(answer, n, asdict(call))
+
+    def note_row(self, answer: Answer, row: Row) -> None:
+        """Record a finished row; raises as ``note_call``."""
+        self._rows[answer] = self._append(answer, None, row)
+
+    def calls(self, answer: Answer) -> list[Call]:
+        """The calls that were answered for an answer which is not finished, of an earlier process."""
+        return self._calls.get(answer, [])
+
+    def row(self, answer: Answer) -> Row | None:
+        """The latest row of an answer, if there is one."""
+        place = self._rows.get(answer)
+        if place is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(place)
+            row: Row = _read(file.readline())[2]
+        return row
+
+    def finished(self) -> Iterator[tuple[Answer, list[Call], Row]]:
+        """Every answer's latest row with the calls that led to it, in the order of their arrival."""
+        calls: dict[Answer, list[Call]] = {}
+        for line in self._lines():
+            if line.call is not None:
+                calls[line.answer] = _with(calls.get(line.answer, []), line)
+            elif self._rows.get(line.answer) == line.place:
+                yield line.answer, calls.pop(line.answer, []), line.content
+
+    def close(self) -> None:
+        """Have the disk take what was written."""
+        os.fsync(self._file)
+        os.close(self._file)
+
+
+def _with(calls: list[Call], line: _Line) -> list[Call]:
+    """Calls before, and the one of a line in its place."""
+    return [*calls[: line.call], Call(**line.content)]
+
+
+def _read(text: bytes) -> tuple[Answer, int | None, Any]:
+    """What a line says; a ValueError if that is not what was written."""
+    checksum, _, content = text.rstrip(b"\n").partition(b" ")
+    if int(checksum, 16) != crc32(content):
+        raise ValueError
+    sample_id, epoch, call, said = json.loads(content.decode("utf-8", "surrogatepass"))
+    return (sample_id, epoch), call, said
