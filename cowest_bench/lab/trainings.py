@@ -142,8 +142,8 @@ class _Training(Step, TrainedModel):
             with results.claimed(merged.name):
                 if not _finished_card(merged):
                     merge(spec, _emptied(merged))
-                    card = {"kind": "merged", "id": merged.name, "model": weights_of(self.model)}
-                    _write_card(merged, card | {"made_from": {}})
+                    about = {"kind": "merged", "id": merged.name, "made_from": {}}
+                    _write_card(merged, about | {"model": weights_of(self.model)})
         told = self._train(start, lab)
         card = {
             "kind": self.kind,
