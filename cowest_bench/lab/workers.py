@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeAlias, TypeVar
 
-from cowest_bench.errors import BudgetError, CowestError
+from cowest_bench.errors import BudgetError, CowestError, Interrupted
 
 Made = TypeVar("Made")
 Parameters = ParamSpec("Parameters")
@@ -143,8 +143,9 @@ def do_jobs(
     """Do jobs in their order, each as soon as the jobs it needs are done; returns why some failed.
 
     A job that fails stops only those that need it; a ``BudgetError`` stops all that have not begun. A
-    killed worker fails what was being done, and is replaced if ``restart`` allows it. The progress is
-    told what each worker does, and how many jobs have begun; other arguments as for ``processes``.
+    killed worker fails what was being done, and is replaced if ``restart`` allows it. Where a worker was
+    told to end, no other job is begun, and ``Interrupted`` is raised. The progress is told what each
+    worker does, and how many jobs have begun; other arguments as for ``processes``.
     """
     todo, done, failed = {**jobs}, set[str](), dict[str, str]()
 
@@ -176,6 +177,8 @@ def do_jobs(
                     try:
                         future.result()
                         done.add(key)
+                    except Interrupted:
+                        raise
                     except CowestError as error:
                         failed[key] = str(error)
                         if isinstance(error, BudgetError):

@@ -310,7 +310,7 @@ def test_one_budget_holds_for_all_of_it(behind_endpoints: Endpoint, tmp_path: Pa
     stopped = cowest(*arguments, "--budget", "8calls")  # each of the first two models alone
     assert stopped.returncode == 1
     assert sum(behind_endpoints.asked.values()) == 8
-    assert "Stopped before passing the budget of 8 calls: 8 calls" in stopped.stderr
+    assert "Stopped before passing the budget of 8 calls" in stopped.stderr
     assert "not tried, since the budget is spent" in stopped.stderr
     done = cowest(*arguments)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.errors import BudgetError, Interrupted, ModelError
 from cowest_bench.lab import workers
 from cowest_bench.lab.workers import Job, do_jobs, processes
 
@@ -104,6 +104,17 @@ def test_a_spent_budget_stops_what_has_not_begun(tmp_path: Path) -> None:
     }
     failed = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
     assert failed == {"a": "spent", "b": "not tried, since the budget is spent"}
+
+
+def test_a_worker_that_is_told_to_end_ends_it_all(tmp_path: Path) -> None:
+    jobs = {
+        "a": Job("a", partial(fails, Interrupted.by(signal.SIGTERM))),
+        "b": Job("b", partial(works, tmp_path)),
+    }
+    with pytest.raises(Interrupted) as ended:
+        do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert ended.value.exit_code == 143
+    assert not (tmp_path / "worked").exists()
 
 
 @pytest.mark.parametrize("restart", [True, False])
