@@ -11,25 +11,31 @@ pairings need has one id, and is there once. Processes then make the steps.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import os
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, field_validator
 
-from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError
-from cowest_bench.lab import workers
+from cowest_bench.config import Limits, ModelSpec
+from cowest_bench.errors import ConfigError, CowestError, RunError, redacted
 from cowest_bench.lab.evaluate import Evaluate
+from cowest_bench.lab.local import Local
 from cowest_bench.lab.planned import Planned
-from cowest_bench.lab.processes import default_size, do_steps
+from cowest_bench.lab.step import Step, origin_of
+from cowest_bench.lab.train import accelerated
+from cowest_bench.lab.workers import Job, WorkerProgress, do_jobs, tell
+from cowest_bench.models.budget import Budget
 from cowest_bench.plan import BasePlan, Plan, evaluations
 from cowest_bench.store import Results, Run
 
 Cell = tuple[str, int | None, int | None, str]  # task, places of the weak and strong model, system
+REASON_LENGTH = 300  # characters of an error that is not ours; the workers' log has all of it
 
 
 class Sweep(BasePlan):
@@ -48,15 +54,12 @@ class Sweep(BasePlan):
 
     @classmethod
     def load(cls, path: Path | None, changes: Any = None) -> Self:
-        """Read a sweep; as ``Plan.load``.
-
-        Raises:
-            ConfigError: Also if a system is missing that a gain needs, or a model is there twice.
-        """
+        """As ``Plan.load``; also refuses that a system is missing which a gain needs, or a model twice."""
         sweep = super().load(path, changes)
-        single = [name for system in sweep.found_systems for name in system.compared_with]
-        missing = [name for name in dict.fromkeys(single) if name not in sweep.systems]
-        if not sweep.collaborative or missing:
+        compared = [system.compared_with for system in sweep.found_systems]
+        single = dict.fromkeys(name for names in compared for name in names)
+        missing = [name for name in single if name not in sweep.systems]
+        if missing or not any(compared):
             raise ConfigError(
                 "A sweep shows what collaboration gains over each model alone; its systems must be "
                 f"{', '.join(missing) or 'weak, strong'}, and at least one in which models collaborate, "
@@ -64,11 +67,6 @@ class Sweep(BasePlan):
             )
         _ = sweep.weak_names, sweep.strong_names
         return sweep
-
-    @property
-    def collaborative(self) -> tuple[str, ...]:
-        """The systems of which there is one for each pairing."""
-        return tuple(system.name for system in self.found_systems if system.compared_with)
 
     @cached_property
     def weak_names(self) -> tuple[str, ...]:
@@ -80,21 +78,12 @@ class Sweep(BasePlan):
         """What tells the strong models apart in tables."""
         return _names("strong", self.strong, [spec.label for spec in self.strong])
 
-    def pairing(self, weak: int, strong: int) -> Plan:
-        """The plan of one pairing, as ``cowest run`` would run it."""
-        shared = {name: getattr(self, name) for name in BasePlan.model_fields}
-        return Plan(**shared, weak=self.weak[weak], strong=self.strong[strong])
-
-    def places(self) -> Iterator[tuple[int, int]]:
-        """The places of every pairing's models, so that a strong model is kept as long as possible."""
-        return ((i, j) for j in range(len(self.strong)) for i in range(len(self.weak)))
-
 
 def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tuple[str, ...]:
     """Labels where they are unique, else whole names."""
-    count = Counter(labels)
     names = [
-        label if count[label] == 1 else spec.name for spec, label in zip(specs, labels, strict=True)
+        label if labels.count(label) == 1 else spec.name
+        for spec, label in zip(specs, labels, strict=True)
     ]
     for name in names:
         if names.count(name) > 1:
@@ -106,7 +95,7 @@ def _names(role: str, specs: Sequence[ModelSpec], labels: Sequence[str]) -> tupl
 
 @dataclass
 class SweepPlan:
-    """The steps of a sweep."""
+    """The steps of a sweep: by id, with what each is called, and the evaluation of every cell."""
 
     lab: Planned
     cells: dict[Cell, Evaluate] = field(default_factory=dict)
@@ -116,19 +105,20 @@ class SweepPlan:
 def planned(sweep: Sweep, *, stated: bool = False) -> SweepPlan:
     """Every step of a sweep, none of them made; arguments and errors as for ``plan.planned``."""
     found = SweepPlan(Planned(offline=stated))
-    for i, j in sweep.places():
-        plan = sweep.pairing(i, j)
-        pairing = f"{sweep.weak_names[i]} + {sweep.strong_names[j]}"
+    shared = {name: getattr(sweep, name) for name in BasePlan.model_fields}
+    # One strong model after the other, so that each stays in memory as long as possible.
+    for j, i in product(range(len(sweep.strong)), range(len(sweep.weak))):
+        plan = Plan(**shared, weak=sweep.weak[i], strong=sweep.strong[j])
+        names = {"weak": sweep.weak_names[i], "strong": sweep.strong_names[j]}
         for task in plan.loaded(stated=stated):
             for step in evaluations(plan, task, found.lab):
                 roles = step.system.roles
                 place = (i if "weak" in roles else None, j if "strong" in roles else None)
                 found.cells[task.name, *place, step.system.name] = step
             for key, made in found.lab.steps.items():
-                roles = tuple(made.models) or ("weak", "strong")
-                names = {"weak": sweep.weak_names[i], "strong": sweep.strong_names[j]}
-                told = pairing if len(roles) > 1 else names.get(roles[0], roles[0])
-                found.names.setdefault(key, f"{told} on {task.name}: {made.about}")
+                asked = [names.get(role, role) for role in made.models]
+                who = asked[0] if len(asked) == 1 else " + ".join(names.values())
+                found.names.setdefault(key, f"{who} on {task.name}: {made.about}")
     return found
 
 
@@ -142,39 +132,71 @@ class Swept:
 
 
 def run(
-    sweep: Sweep,
-    results: Results,
-    size: int | None = None,
-    progress: workers.WorkerProgress | None = None,
+    sweep: Sweep, results: Results, size: int | None = None, progress: WorkerProgress | None = None
 ) -> Swept:
-    """Make what of a sweep is not stored yet.
+    """Make what of a sweep is not stored yet, in ``size`` processes; raises what is known to fail.
 
-    Args:
-        sweep: What to run.
-        results: Where everything is stored.
-        size: How many processes; see ``default_size``.
-        progress: Told what each of them does, and how many steps are begun.
-
-    Raises:
-        ConfigError: If a budget is to hold for several processes.
-        CowestError: If a step is known to fail.
+    By default there is one process for each core. There is one with a budget, which one process holds;
+    one if nothing is computed here, since an evaluation asks endpoints concurrently by itself; and one
+    with an accelerator, which would have to hold every model several times.
     """
     if sweep.budget and (size or 1) > 1:
         raise ConfigError("A budget is held by one process; leave out --workers, or --budget.")
-    steps = planned(sweep)
-    failed = do_steps(
-        steps.lab.steps,
-        steps.names,
-        results,
-        size=size or default_size(steps.lab.steps, sweep.budget),
-        threads=sweep.threads,
-        limits=sweep.limits,
-        budget=sweep.budget,
+    plan = planned(sweep)
+    todo = {key: step for key, step in plan.lab.steps.items() if not step.is_made(results)}
+    jobs = {
+        key: Job(
+            plan.names[key],
+            partial(_make, step, results, sweep.limits, sweep.budget, plan.names[key]),
+            frozenset(each.id for each in step.inputs if each.id in todo),
+        )
+        for key, step in todo.items()
+    }
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    if size is None:
+        models = [model for step in plan.lab.steps.values() for model in step.models.values()]
+        computed_here = any(origin_of(model).is_local for model in models)
+        size = 1 if sweep.budget or not computed_here or accelerated() else cores
+    size = max(1, min(size, len(jobs)))
+    failed = do_jobs(
+        jobs,
+        size,
+        restart=sweep.budget is None,  # another process would not know what was spent
         progress=progress,
+        threads=sweep.threads or max(1, cores // size),
+        log=results.logs / "workers.log",
     )
-    found = {cell: step.run(results) for cell, step in steps.cells.items()}
+    found = {cell: step.run(results) for cell, step in plan.cells.items()}
     return Swept(
         {cell: made for cell, made in found.items() if made},
-        {steps.names[key]: reason for key, reason in failed.items()},
-        tuple(dict.fromkeys(task for task, *_ in steps.cells)),
+        {plan.names[key]: reason for key, reason in failed.items()},
+        tuple(dict.fromkeys(task for task, *_ in plan.cells)),
     )
+
+
+def _make(
+    step: Step, results: Results, limits: Limits, budget: str | None, name: str, worker: str
+) -> None:
+    """Make a step, in a worker process; an error that is not ours is logged whole, and told shortly."""
+    lab = Local(
+        results,
+        limits=limits,
+        budget=_budget(budget) if budget else None,
+        progress=lambda what, done, total: tell(worker, f"{name}: {what}", done, total),
+    )
+    try:
+        lab.do(step)
+    except CowestError:
+        raise
+    except Exception as error:  # noqa: BLE001 (the other jobs go on)
+        traceback.print_exc()
+        reason = redacted(" ".join(str(error).split()))[:REASON_LENGTH]
+        raise RunError(f"{type(error).__name__}: {reason}") from None
+
+
+@cache
+def _budget(text: str) -> Budget:
+    """The one budget of this process."""
+    return Budget.parse(text)

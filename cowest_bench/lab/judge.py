@@ -55,16 +55,12 @@ _RATINGS = re.compile(rf"\bA{_RATING}\W{{1,4}}B{_RATING}", re.IGNORECASE)
 
 
 def ratings(text: str) -> tuple[float, float]:
-    """E of the answers A and B, in [0.1, 1].
-
-    Raises:
-        ModelError: If the judge did not keep to the form; its words are no rating then.
-    """
+    """E of the answers A and B, in [0.1, 1]; a ``ModelError`` if the judge did not keep to the form."""
     found = _RATINGS.search(text[:2000])
-    numbers = [int(number) for number in found.groups()] if found else []
-    if not numbers or not all(1 <= number <= BEST for number in numbers):
+    a, b, c, d = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if not all(1 <= number <= BEST for number in (a, b, c, d)):
         raise ModelError("The evaluator's reply is not of the form asked for.")
-    return sum(numbers[:2]) / (2 * BEST), sum(numbers[2:]) / (2 * BEST)
+    return (a + b) / (2 * BEST), (c + d) / (2 * BEST)
 
 
 def rubric(question: str, gold: str, first: str, second: str) -> str:
@@ -86,16 +82,11 @@ class Evaluator(System):
 
 @dataclass(frozen=True, eq=False)
 class Judge(Evaluate):
-    """Every answer of an evaluation with drafts, judged against the strong model's own.
+    """Every answer of ``drafts``, judged against that of the strong model ``alone`` to the same sample.
 
-    Its rows have Δ as their score, the draft it belongs to, and as their answer a hash of what was
-    judged: an answer that is completed later is judged again, and the others are not. Its metrics say
-    how often the two orders agree on who is better, and how often the judge agrees with the task's
-    metric, of the answers that the metric tells apart.
-
-    Attributes:
-        drafts: The evaluation with drafts.
-        alone: That of the strong model alone, on the same samples.
+    Its rows have Δ as their score, and as their answer a hash of what was judged: an answer that is
+    completed later is judged again, and the others are not. Its metrics say how often the two orders
+    agree on who is better, and the judge with the task's metric where that tells answers apart.
     """
 
     verb = "judge"
@@ -135,26 +126,6 @@ class Judge(Evaluate):
         """The last of a task's repeats is judged."""
         return 1
 
-    def missing(
-        self, rows: Rows, results: Results, only: Collection[int] | None = None
-    ) -> list[Answer]:
-        """The answers without a rating, and those that have changed since they were rated."""
-        judged = self._judged(results)
-        unrated = set(super().missing(rows, results, only))
-        return [
-            each
-            for each in self.answers
-            if each in unrated or ((row := rows.get(each)) and row.answer != judged.get(each))
-        ]
-
-    def is_made(self, results: Results) -> bool:
-        """Whether every pair of answers, as they are now, has a rating."""
-        run = self.run(results)
-        if run is None or not (self.drafts.run(results) and self.alone.run(results)):
-            return False
-        rows = {(row.sample_id, row.epoch): row for row in results.samples(run)}
-        return not self.missing(rows, results)
-
     def _judged(self, results: Results) -> dict[Answer, str]:
         """A hash of what the evaluator is shown of each sample and epoch besides the question."""
         alone = {row.sample_id: row.output for row in self.alone.rows(results)}
@@ -164,6 +135,24 @@ class Judge(Evaluate):
             )
             for row in self.drafts.rows(results)
         }
+
+    def missing(
+        self, rows: Rows, results: Results, only: Collection[int] | None = None
+    ) -> list[Answer]:
+        """The answers without a rating, and those that have changed since they were rated."""
+        judged = self._judged(results)
+        unrated = {*super().missing(rows, results, only)}
+        return [
+            each
+            for each in self.answers
+            if each in unrated or ((row := rows.get(each)) and row.answer != judged.get(each))
+        ]
+
+    def is_made(self, results: Results) -> bool:
+        """Whether every pair of answers, as they are now, has a rating."""
+        if not all(step.run(results) for step in (self, self.drafts, self.alone)):
+            return False
+        return not self.missing({(r.sample_id, r.epoch): r for r in self.rows(results)}, results)
 
     def answering(self, results: Results, models: Mapping[Role, Model]) -> Answering:
         """Asks in both orders; Δ is the mean, in [-0.9, 0.9]."""
@@ -177,12 +166,10 @@ class Judge(Evaluate):
         async def rate(of: Answer, ask: Ask) -> SampleScore:
             ours, other = drafts[of], alone[of[0]]
             row = replace(self.unanswered(of), draft=ours.draft, answer=judged[of], error=None)
-            if ours.output is None or other.output is None:
-                return replace(
-                    row, error="There is no answer to judge: the strong model gave none."
-                )
             orders = []
             try:
+                if ours.output is None or other.output is None:
+                    raise ModelError("There is no answer to judge: the strong model gave none.")
                 for first, second, sign in ((ours, other, 1), (other, ours, -1)):
                     shown = rubric(row.question, other.gold, str(first.output), str(second.output))
                     reply = await ask("evaluator", [ChatMessageUser(content=shown)], config)
@@ -190,29 +177,27 @@ class Judge(Evaluate):
                     orders.append(sign * (a - b))
             except ModelError as error:
                 return replace(row, error=str(error))
-            return replace(
-                row, score=sum(orders) / len(orders), metrics=json.dumps({"orders": orders})
-            )
+            metrics = json.dumps({"orders": orders})
+            return replace(row, score=sum(orders) / len(orders), metrics=metrics)
 
         return rate
 
     def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:
         rows = list(rows)
-        orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         alone = {row.sample_id: row.score for row in self.alone.rows(results)}
         change = {
             (row.sample_id, row.epoch): row.score - before
             for row in self.drafts.rows(results)
-            if row.score is not None and (before := alone[row.sample_id]) is not None
+            if row.score is not None and (before := alone.get(row.sample_id)) is not None
         }
-        agree = [
-            row.score * change[row.sample_id, row.epoch] > 0
-            for row in rows
-            if row.score is not None and change.get((row.sample_id, row.epoch))
-        ]
+        orders = [json.loads(row.metrics)["orders"] for row in rows if row.metrics]
         shares = {
             "agreement_of_orders": [a * b >= 0 for a, b in orders],
-            "agreement_with_metric": agree,
+            "agreement_with_metric": [
+                row.score * change[row.sample_id, row.epoch] > 0
+                for row in rows
+                if row.score is not None and change.get((row.sample_id, row.epoch))
+            ],
         }
         return {name: sum(each) / len(each) for name, each in shares.items() if each}
 

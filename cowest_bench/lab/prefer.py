@@ -24,7 +24,7 @@ from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.judge import Judge
 from cowest_bench.lab.step import Step
 from cowest_bench.store import Results, content_hash, replaced
-from cowest_bench.tasks import Message, Task
+from cowest_bench.tasks import Message
 
 if TYPE_CHECKING:
     from cowest_bench.lab.local import Local
@@ -48,33 +48,21 @@ class PairSettings(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Prefer(Step):
-    """Preference pairs from an evaluation with drafts and one without.
-
-    Attributes:
-        drafts: The collaboration on the feedback split, several epochs.
-        alone: The strong model alone on the same samples.
-        judged: The judgement of their answers, where the signal is ``evaluator``.
-        settings: How drafts become pairs.
-        seed: Of the rule ``random``.
-        imitate: Whether to keep only the best drafts, without rejected ones (a control).
-    """
+    """Preference pairs from an evaluation with drafts, several of each sample, and one without."""
 
     verb = "prefer"
+    about = "preference pairs"
 
     drafts: Evaluate
     alone: Evaluate
-    judged: Judge | None
+    judged: Judge | None  # where the signal is ``evaluator``
     settings: PairSettings
-    seed: int = 0
-    imitate: bool = False
+    seed: int = 0  # of the rule ``random``
+    imitate: bool = False  # keep only the best drafts, without rejected ones (a control)
 
     @property
-    def inputs(self) -> tuple[Step, ...]:
+    def inputs(self) -> tuple[Evaluate, ...]:
         return (self.drafts, self.alone, *([self.judged] if self.judged else []))
-
-    @property
-    def about(self) -> str:
-        return "preference pairs"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -88,112 +76,69 @@ class Prefer(Step):
         }
 
     def check(self) -> None:
-        """Refuse a signal that nothing provides.
-
-        Raises:
-            ConfigError: If the signal is ``evaluator`` and there is none.
-        """
+        """Refuse the signal ``evaluator`` without a judgement, by a ``ConfigError``."""
         if self.settings.signal == "evaluator" and self.judged is None:
             raise ConfigError(
                 "The signal evaluator needs a model; give one with --evaluator MODEL."
             )
 
-    def file(self, results: Results) -> Path:
+    def _file(self, results: Results) -> Path:
         return results.pairs / f"{self.id}.json"
+
+    def _stored(self, results: Results) -> dict[str, Any]:
+        try:
+            stored = json.loads(self._file(results).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
 
     def rows(self, results: Results) -> list[TrainingRow]:
         """The rows to train on, once they are made."""
-        stored = self._stored(results)
-        return list(stored["rows"]) if stored else []
+        return list(self._stored(results).get("rows", ()))
 
     def content(self, results: Results) -> str:
         return content_hash(self.rows(results))
 
-    def feedback(self) -> dict[str, str | None]:
-        """The ids of the runs behind the pairs, for the card of a training."""
-        return {
-            "drafts": self.drafts.id,
-            "alone": self.alone.id,
-            "judged": self.judged.id if self.judged else None,
-        }
-
-    def _stored(self, results: Results) -> dict[str, Any] | None:
-        try:
-            stored = json.loads(self.file(results).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return stored if isinstance(stored, dict) and "rows" in stored else None
-
     def _made_from(self, results: Results) -> list[str | None]:
-        runs = [step.run(results) for step in (self.drafts, self.alone, self.judged) if step]
+        runs = [step.run(results) for step in self.inputs]
         return [run.content if run else None for run in runs]
 
     def is_made(self, results: Results) -> bool:
         """Whether the pairs are stored, and are those of the present answers."""
         stored = self._stored(results)
-        return stored is not None and stored.get("made_from") == self._made_from(results)
+        return "rows" in stored and stored.get("made_from") == self._made_from(results)
 
     def make(self, lab: Local) -> None:
-        """Choose the pairs and store them.
-
-        Raises:
-            RunError: If no two drafts differ in what they changed.
-        """
-        results = lab.results
+        """Choose the pairs and store them, or raise ``RunError`` if no drafts differ in their effect."""
+        results, settings = lab.results, self.settings
         made_from = self._made_from(results)
-        settings = self.settings
         rated = self.judged or self.drafts
-        candidates = influence(rated.rows(results), self.alone.rows(results), settings.signal)
         pairs = preference_pairs(
-            candidates,
-            settings.rule,
-            near_best=settings.near_best,
-            margin=settings.margin,
-            max_pairs=settings.max_pairs,
+            influence(rated.rows(results), self.alone.rows(results), settings.signal),
             seed=self.seed,
+            **settings.model_dump(exclude={"signal"}),
         )
         if not pairs:
             raise RunError(
                 f"No two drafts of a feedback sample of {self.drafts.task.name} differ in what they "
                 "changed; ask for more drafts (k), or use another signal."
             )
-        rows = preference_rows(
-            self.drafts.task, pairs, self.drafts.asking.format, imitate=self.imitate
-        )
-        with replaced(self.file(results)) as path:
-            path.write_text(json.dumps({"made_from": made_from, "rows": rows}, indent=1))
+        with replaced(self._file(results)) as path:
+            content = {"made_from": made_from, "rows": self.training_rows(pairs)}
+            path.write_text(json.dumps(content, indent=1))
 
+    def training_rows(self, pairs: list[PreferencePair]) -> list[TrainingRow]:
+        """Pairs as trl reads them, under the prompt for which the drafts were written."""
 
-def preference_rows(
-    feedback: Task, pairs: list[PreferencePair], format: str, *, imitate: bool = False
-) -> list[TrainingRow]:
-    """Pairs as trl reads them, under the prompt for which the drafts were written.
+        def row(sample_id: int, **drafts: str) -> TrainingRow:
+            *before, question = self.drafts.task.samples[sample_id].messages
+            asked = {"role": "user", "content": self.drafts.prompts.for_draft(question["content"])}
+            written = {k: [{"role": "assistant", "content": draft}] for k, draft in drafts.items()}
+            return {"prompt": [*before, asked], **written}
 
-    Args:
-        feedback: The task on its feedback split.
-        pairs: Of its samples.
-        format: The interaction format of the drafts.
-        imitate: Whether to keep only the best drafts, as completions.
-    """
-    prompts = feedback.prompts(format)
-
-    def prompt(sample_id: int) -> list[Message]:
-        *before, question = feedback.samples[sample_id].messages
-        return [*before, {"role": "user", "content": prompts.for_draft(question["content"])}]
-
-    def written(draft: str) -> list[Message]:
-        return [{"role": "assistant", "content": draft}]
-
-    if imitate:
+        if self.imitate:
+            return [row(best.sample_id, completion=best.draft) for best in best_drafts(pairs)]
         return [
-            {"prompt": prompt(best.sample_id), "completion": written(best.draft)}
-            for best in best_drafts(pairs)
+            row(pair.sample_id, chosen=pair.chosen.draft, rejected=pair.rejected.draft)
+            for pair in pairs
         ]
-    return [
-        {
-            "prompt": prompt(pair.sample_id),
-            "chosen": written(pair.chosen.draft),
-            "rejected": written(pair.rejected.draft),
-        }
-        for pair in pairs
-    ]

@@ -1,7 +1,8 @@
 """Train weak models: ``specialise`` (SFT), ``align`` (DPO) and ``merge``, thin over trl and peft.
 
 Functions of a model, rows, settings and a seed, that write a model into a folder. What the folder is
-called, and whether it is there already, is the lab's affair.
+called, and whether it is there already, is the lab's affair. All of them raise ``ModelError`` for a model
+that cannot be used, or whose adapter has to be merged first; and ``ConfigError`` if there are no rows.
 """
 
 from __future__ import annotations
@@ -23,14 +24,11 @@ from cowest_bench.models.identity import adapter_folder, pinned, require_usable
 from cowest_bench.models.memory import MEMORY
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import LoraConfig
+    from peft import PeftModel
     from transformers import (
-        GenerationConfig,
         PreTrainedModel,
         PreTrainedTokenizerBase,
         Trainer,
-        TrainerCallback,
         TrainerControl,
         TrainerState,
         TrainingArguments,
@@ -39,24 +37,14 @@ if TYPE_CHECKING:
 Score: TypeAlias = Callable[[int, ModelSpec], float]
 """What a candidate is worth on the dev split, given the step and the candidate."""
 
-#: Files of a checkpoint that an adapter does not need; the first is a pickle.
-_LEFT_OUT = ("training_args.bin", "trainer_state.json")
-
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training tells of itself.
+    """What a training tells of itself; ``sft`` knows no scores."""
 
-    Attributes:
-        history: The trainer's log: losses and learning rates by step.
-        dev_scores: Of ``align``: what each candidate scored, by step; step 0 is the untuned model.
-        best_step: Of ``align``: the first step with the highest score. The folder holds its adapter,
-            or none if it is step 0.
-    """
-
-    history: list[dict[str, float]]
-    dev_scores: dict[int, float] = field(default_factory=dict)
-    best_step: int = 0
+    history: list[dict[str, float]]  # the trainer's log: losses and learning rates by step
+    dev_scores: dict[int, float] = field(default_factory=dict)  # of each candidate, by step
+    best_step: int = 0  # the first with the highest score; the folder holds its adapter
 
 
 def specialise(
@@ -71,31 +59,18 @@ def specialise(
 
     A LoRA adapter is merged into the weights, so that a later ``align`` can use the model with its own
     adapter switched off as the reference.
-
-    Raises:
-        ConfigError: If there are no rows.
-        ModelError: If the model cannot be used, or has an adapter that is not merged.
     """
     from trl import SFTConfig, SFTTrainer
 
     spec = _trainable(spec, rows)
-    arguments = SFTConfig(
-        **_arguments(settings, folder, seed),
-        num_train_epochs=settings.epochs,
-        save_strategy="no",
-    )
-    trainer: Trainer = SFTTrainer(
-        _load(spec),
-        args=arguments,
-        train_dataset=_dataset(rows),
-        processing_class=_tokenizer(spec),
-        peft_config=_lora_config(settings.lora) if settings.lora else None,
+    arguments = _arguments(settings, folder, seed)
+    trainer = SFTTrainer(
+        args=SFTConfig(**arguments, num_train_epochs=settings.epochs, save_strategy="no"),
+        **_trained_on(spec, _load(spec), rows, settings.lora),
     )
     _train(trainer, "sft", progress)
     tuned: Any = trainer.model  # typed as a module, or as nothing at all
-    if settings.lora:
-        tuned = tuned.merge_and_unload()
-    _save(tuned, spec, folder)
+    _save(tuned.merge_and_unload() if settings.lora else tuned, spec, folder)
     return Trained(history=trainer.state.log_history)
 
 
@@ -113,42 +88,58 @@ def align(
     Only one copy of the model is in memory: while a candidate is scored, opening it gives the model
     under training.
 
-    Args:
-        spec: What is tuned; with its adapter switched off it is also the reference.
-        rows: Conversational ``prompt``, ``chosen`` and ``rejected``; or ``prompt`` and ``completion``,
-            for the control that imitates the best drafts instead.
-        folder: For the adapter, and for checkpoints meanwhile.
-        settings: How to train.
-        seed: Of the adapter's initialisation and the order of the rows.
-        score: Called for step 0, the untuned model, and every ``eval_steps``. Since the untuned model is
-            a candidate too, tuning can never choose something worse on dev.
-        progress: Told how many steps are done.
-
-    Raises:
-        ConfigError: If there are no rows.
-        ModelError: If the model cannot be used, or has an adapter that is not merged.
+    Rows have a ``prompt``, ``chosen`` and ``rejected``; or, for the control that imitates the best drafts
+    instead (by trl's SFT trainer), a ``prompt`` and ``completion``. ``score`` is called for step 0 and every
+    ``eval_steps``. Step 0 is the untuned model, which has no adapter: since it is a candidate too, tuning
+    can never choose something worse on dev.
     """
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from cowest_bench.models.hflm import lent
+
     spec = _trainable(spec, rows)
     MEMORY.forget(spec)
-    trainer, generation = _preference_trainer(spec, rows, settings, folder, seed)
-    candidates = _Candidates(spec, trainer, generation, score, settings.patience)
-    candidates.score_step(0, spec)
-    trainer.add_callback(candidates.callback())
-    _train(trainer, "dpo", progress)
-    best = candidates.best
-    _keep_adapter(folder, best, spec)
+    model = _load(spec)
+    generation = deepcopy(model.generation_config)  # the base's own, which trainers change
+    arguments: dict[str, Any] = {
+        **_arguments(settings, folder, seed),
+        "max_steps": settings.steps,
+        "save_strategy": "steps",
+        "save_steps": settings.eval_steps,
+        "save_only_model": True,
+    }
+    given = _trained_on(spec, model, rows, settings.lora)
+    trainer: Trainer
+    if "rejected" in rows[0]:
+        losses = settings.model_dump(mode="json", include={"beta", "loss_type", "loss_weights"})
+        config = DPOConfig(**losses, **arguments, precompute_ref_log_probs=True)
+        trainer = DPOTrainer(args=config, **given)
+    else:
+        trainer = SFTTrainer(args=SFTConfig(**arguments), **given)
+    scores: dict[int, float] = {}
+
+    def best() -> int:
+        return max(scores, key=lambda step: (scores[step], -step))
+
+    def try_candidate(step: int, model: PeftModel) -> bool:
+        """Score a checkpoint; returns whether the best one lies too far behind to go on."""
+        saved = str(folder / f"checkpoint-{step}")  # as the trainer names it
+        candidate = spec.model_copy(update={"adapter": saved if step else None})
+        with lent(candidate, model, generation):
+            scores[step] = score(step, candidate)
+        return sum(scored > best() for scored in scores) >= settings.patience
+
+    try_candidate(0, trainer.model)
+    _train(trainer, "dpo", progress, try_candidate)
+    _keep_adapter(folder, best(), spec)
     history = trainer.state.log_history
-    del trainer, candidates.trainer  # before others are loaded; models are full of reference cycles
+    del trainer, model, given  # before others are loaded; models are full of reference cycles
     gc.collect()
-    return Trained(history=history, dev_scores=candidates.scores, best_step=best)
+    return Trained(history=history, dev_scores=scores, best_step=best())
 
 
 def merge(spec: ModelSpec, folder: Path) -> None:
-    """Save a model with its adapter merged into the weights, for a server or for another training.
-
-    Raises:
-        ModelError: If the model cannot be used, or has no adapter.
-    """
+    """Save a model with its adapter merged into the weights, for a server or for another training."""
     from peft import PeftModel
 
     require_usable(spec)
@@ -158,78 +149,12 @@ def merge(spec: ModelSpec, folder: Path) -> None:
     _save(PeftModel.from_pretrained(_load(spec), adapter).merge_and_unload(), spec, folder)
 
 
-# --- candidates -----------------------------------------------------------------------------------
-
-
-class _Candidates:
-    """Scores checkpoints on the dev split as they are saved, and ends a training that has passed its best.
-
-    Attributes:
-        trainer: Whose model is lent to the evaluation.
-        scores: By step.
-    """
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        trainer: Trainer,
-        generation: GenerationConfig,
-        score: Score,
-        patience: int,
-    ) -> None:
-        self.trainer = trainer
-        self.scores: dict[int, float] = {}
-        self._spec = spec
-        self._generation = generation
-        self._score = score
-        self._patience = patience
-
-    @property
-    def best(self) -> int:
-        """The first step with the highest score."""
-        return max(self.scores, key=lambda step: (self.scores[step], -step))
-
-    def score_step(self, step: int, candidate: ModelSpec) -> None:
-        """Score the model as it is now; it has just been saved as the candidate."""
-        from cowest_bench.models.live import lent
-
-        with lent(candidate, self.trainer.model, self._generation):
-            self.scores[step] = self._score(step, candidate)
-
-    def callback(self) -> TrainerCallback:
-        """What the trainer calls after each save."""
-        from transformers import TrainerCallback
-
-        outer = self
-
-        class ScoreOnSave(TrainerCallback):
-            def on_save(
-                self,
-                args: TrainingArguments,
-                state: TrainerState,
-                control: TrainerControl,
-                **_: object,
-            ) -> TrainerControl:
-                step = int(state.global_step)
-                checkpoint = _checkpoint(Path(str(args.output_dir)), step)
-                candidate = outer._spec.model_copy(update={"adapter": str(checkpoint)})
-                outer.score_step(step, candidate)
-                later = [scored for scored in outer.scores if scored > outer.best]
-                control.should_training_stop |= len(later) >= outer._patience
-                return control
-
-        return ScoreOnSave()
-
-
-def _checkpoint(folder: Path, step: int) -> Path:
-    return folder / f"checkpoint-{step}"  # as the trainer names it
-
-
 def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
     """Leave the adapter of the best step, with what a server needs to find its base."""
     if step:
-        leave_out = shutil.ignore_patterns(*_LEFT_OUT)
-        shutil.copytree(_checkpoint(folder, step), folder, ignore=leave_out, dirs_exist_ok=True)
+        leave_out = shutil.ignore_patterns("training_args.bin", "trainer_state.json")
+        best = folder / f"checkpoint-{step}"
+        shutil.copytree(best, folder, ignore=leave_out, dirs_exist_ok=True)
         file = folder / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
         base = Path(spec.path)
@@ -239,42 +164,14 @@ def _keep_adapter(folder: Path, step: int, spec: ModelSpec) -> None:
         shutil.rmtree(checkpoint)
 
 
-def _preference_trainer(
-    spec: ModelSpec, rows: Sequence[TrainingRow], settings: DPOSettings, folder: Path, seed: int
-) -> tuple[Trainer, GenerationConfig]:
-    """Trl's DPO trainer, or its SFT trainer where the rows have no rejected drafts.
-
-    And how the base itself generates, which the trainers change.
-    """
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    arguments: dict[str, Any] = {
-        **_arguments(settings, folder, seed),
-        "max_steps": settings.steps,
-        "save_strategy": "steps",
-        "save_steps": settings.eval_steps,
-        "save_only_model": True,
-    }
-    model = _load(spec)
-    generation = deepcopy(model.generation_config)
-    common: dict[str, Any] = {
-        "model": model,
-        "train_dataset": _dataset(rows),
-        "processing_class": _tokenizer(spec),
-        "peft_config": _lora_config(settings.lora),
-    }
-    if "rejected" not in rows[0]:
-        return SFTTrainer(args=SFTConfig(**arguments), **common), generation
-    losses = {
-        "beta": settings.beta,
-        "loss_type": list(settings.loss_type),
-        "loss_weights": list(settings.loss_weights),
-        "precompute_ref_log_probs": True,
-    }
-    return DPOTrainer(args=DPOConfig(**losses, **arguments), **common), generation
-
-
 # --- what all of them share -----------------------------------------------------------------------
+
+
+def accelerated() -> bool:
+    """Whether this machine has an accelerator."""
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
@@ -289,31 +186,39 @@ def _trainable(spec: ModelSpec, rows: Sequence[TrainingRow]) -> ModelSpec:
     return pinned(spec)
 
 
-def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
-    model.save_pretrained(str(folder))
-    _tokenizer(spec).save_pretrained(str(folder))
-
-
 def _arguments(settings: SFTSettings | DPOSettings, folder: Path, seed: int) -> dict[str, Any]:
     """What both trainers are told; trl's own defaults would truncate, report and use bfloat16."""
-    import torch
-
-    accelerated = torch.accelerator.is_available()
     return {
+        **settings.model_dump(include={"learning_rate", "max_length", "gradient_checkpointing"}),
         "output_dir": str(folder),
-        "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
         "per_device_train_batch_size": settings.batch_size,
-        "max_length": settings.max_length,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "bf16": accelerated,
-        "use_cpu": not accelerated,
+        "bf16": accelerated(),
+        "use_cpu": not accelerated(),
         "logging_steps": 5,
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
-        "dataloader_pin_memory": accelerated,
+        "dataloader_pin_memory": accelerated(),
+    }
+
+
+def _trained_on(
+    spec: ModelSpec, model: PreTrainedModel, rows: Sequence[TrainingRow], lora: Lora | None
+) -> dict[str, Any]:
+    """What both trainers are given: the model, its tokenizer, an adapter to train, and the rows."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    adapter = lora and LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    return {
+        "model": model,
+        "train_dataset": Dataset.from_list(list(rows)),
+        "processing_class": _tokenizer(spec),
+        "peft_config": adapter,
     }
 
 
@@ -322,13 +227,12 @@ def _load(spec: ModelSpec) -> PreTrainedModel:
 
     (A model copied in memory after an earlier trainer did not change under DPO.)
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         spec.path,
         revision=spec.revision,
-        dtype="auto" if torch.accelerator.is_available() else torch.float32,
+        dtype="auto" if accelerated() else "float32",
         use_safetensors=True,
         trust_remote_code=spec.remote_code,
     )
@@ -344,33 +248,36 @@ def _tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _lora_config(lora: Lora) -> LoraConfig:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+def _save(model: PreTrainedModel, spec: ModelSpec, folder: Path) -> None:
+    model.save_pretrained(str(folder))
+    _tokenizer(spec).save_pretrained(str(folder))
 
 
-def _dataset(rows: Sequence[TrainingRow]) -> Dataset:
-    from datasets import Dataset
-
-    return Dataset.from_list(list(rows))
-
-
-def _train(trainer: Trainer, what: str, progress: Progress | None) -> None:
+def _train(
+    trainer: Trainer,
+    what: str,
+    progress: Progress | None,
+    stop_after: Callable[[int, PeftModel], bool] | None = None,
+) -> None:
+    """Train; ``stop_after`` is asked about every checkpoint that was saved."""
     from transformers import PrinterCallback, TrainerCallback
 
     class Report(TrainerCallback):
         def on_step_end(
+            self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        ) -> None:
+            if progress is not None:
+                progress(what, int(state.global_step), int(state.max_steps))
+
+        def on_save(
             self,
             args: TrainingArguments,
             state: TrainerState,
             control: TrainerControl,
-            **_: object,
+            **given: Any,
         ) -> None:
-            if progress is not None:
-                progress(what, int(state.global_step), int(state.max_steps))
+            if stop_after is not None and stop_after(int(state.global_step), given["model"]):
+                control.should_training_stop = True
 
     trainer.remove_callback(PrinterCallback)  # it prints to standard output
     trainer.add_callback(Report())

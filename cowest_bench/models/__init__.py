@@ -3,8 +3,8 @@
 - ``identity``: what identifies a model, and whether it can be used at all. Exported here; light to import.
 - ``endpoints``: opens a model (``open_model``): behind an API, served by vLLM, or local.
 - ``local``: local weights as an Inspect provider, which answers in batches.
-- ``memory``: which local models stay loaded. ``live``: a model under training, lent to an evaluation.
-- ``hflm``: lm-eval's model class with sampling that is seeded for every sequence.
+- ``memory``: which local models stay loaded.
+- ``hflm``: lm-eval's model class with seeded sampling, and how a model under training is evaluated.
 - ``hub``: which commit a hub name means.
 - ``budget``: what a run may spend.
 """

@@ -10,35 +10,26 @@ from cowest_bench.errors import ModelError, redacted
 
 ASK_SECONDS = 20.0  # how long the hub may take to say what the newest commit is
 
-#: What an adapter needs. Weights in other formats can execute code and are not downloaded.
-_ADAPTER_FILES = ("*.json", "*.jinja", "*.safetensors")
-
 
 def commit_of(name: str, revision: str | None) -> str:
     """The commit (40 hex digits) that a branch or tag of a hub model means on this machine.
 
     The local cache comes first: what was downloaded once stays the model until its cache is cleared,
-    also when the hub has moved on. Callers load this commit, so what is hashed is what answers.
-
-    Raises:
-        ModelError: If it cannot be a name on the hub, or is not in the cache and the hub cannot be asked.
+    also when the hub has moved on. Callers load this commit, so what is hashed is what answers. Raises
+    ``ModelError`` if the name cannot be on the hub, or is not in the cache and the hub cannot be asked.
     """
     wanted = revision or "main"
     if name.count("/") > 1:
         raise ModelError(f"{name} is not a folder on this machine, nor ORG/NAME on the hub.")
     if re.fullmatch("[0-9a-f]{40}", wanted):
         return wanted
-    return _cached_commit(name, wanted) or _newest_commit(name, wanted)
-
-
-def _cached_commit(name: str, revision: str) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
     for file in ("config.json", "adapter_config.json"):
-        found = try_to_load_from_cache(name, file, revision=revision)
+        found = try_to_load_from_cache(name, file, revision=wanted)
         if isinstance(found, str):
             return Path(found).parent.name  # .../snapshots/COMMIT/config.json
-    return None
+    return _newest_commit(name, wanted)
 
 
 @lru_cache(maxsize=256)  # one commit for the whole process, whatever is pushed meanwhile
@@ -58,22 +49,20 @@ def _newest_commit(name: str, revision: str) -> str:
     return commit
 
 
+@lru_cache(maxsize=256)
 def download_adapter(name: str) -> Path:
-    """The folder of an adapter from the hub, in the local cache.
-
-    Raises:
-        ModelError: If it cannot be downloaded, or its weights are not safetensors.
-    """
+    """The folder of an adapter from the hub; a ``ModelError`` if its weights are not safetensors."""
     from huggingface_hub import snapshot_download
 
+    wanted = ["*.json", "*.jinja", "*.safetensors"]  # pickled weights are not even downloaded
     commit = commit_of(name, None)
     try:
-        folder = Path(snapshot_download(name, revision=commit, allow_patterns=list(_ADAPTER_FILES)))
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=wanted))
     except Exception as error:  # as above
         raise ModelError(f"Adapter {name} cannot be downloaded: {redacted(str(error))}") from error
-    if not list(folder.glob("*.safetensors")):
+    if not (folder / "adapter_model.safetensors").is_file():
         raise ModelError(
-            f"The adapter {name} has no *.safetensors file; pickled weights can execute code when "
+            f"The adapter {name} has no adapter_model.safetensors file; pickled weights can execute code when "
             "they are loaded and are refused."
         )
     return folder

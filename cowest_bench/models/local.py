@@ -1,19 +1,17 @@
-"""Local weights as an Inspect provider.
+"""Local weights as an Inspect provider, ``hflm``.
 
-They generate through lm-eval's own ``HFLM`` class (provider ``hflm``), the only path on which every text
-equals that of the ``lm_eval`` command: Inspect's ``hf`` provider adds the start token twice, samples by
-default and does not cut stop strings.
-
-Sampling is seeded per call: a draft is a function of the weights, the prompt and the seed, whatever
-else is in its batch.
+They generate through lm-eval's own ``HFLM`` class, the only path on which every text equals that of the
+``lm_eval`` command: Inspect's ``hf`` provider adds the start token twice, samples by default and does not
+cut stop strings. A draft is a function of the weights, the prompt and the seed, whatever else is in its
+batch.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from inspect_ai.model import (
     ChatMessage,
@@ -26,9 +24,10 @@ from inspect_ai.model import (
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from cowest_bench.config import ModelSpec
-from cowest_bench.models.memory import BATCH_SIZE, MEMORY, Lease, Weights
+from cowest_bench.models.memory import BATCH_SIZE, MEMORY, Weights
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     from cowest_bench.tasks import Message
@@ -85,7 +84,10 @@ class Batcher(Generic[Request, Response]):
 
 
 class HFLMProvider(ModelAPI):
-    """Inspect provider for local weights, a folder or a hub name, with an optional LoRA adapter."""
+    """Inspect provider for local weights, a folder or a hub name, with an optional LoRA adapter.
+
+    Its other arguments are fields of ``ModelSpec``.
+    """
 
     def __init__(
         self,
@@ -93,19 +95,10 @@ class HFLMProvider(ModelAPI):
         base_url: str | None = None,
         api_key: str | None = None,
         config: GenerateConfig = GenerateConfig(),  # noqa: B008 (the signature Inspect calls)
-        adapter: str | None = None,
-        revision: str | None = None,
-        dtype: str = "auto",
-        remote_code: bool = False,
+        **settings: Any,
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
-        self.spec = ModelSpec(
-            name=f"hf/{model_name}",
-            adapter=adapter,
-            revision=revision,
-            dtype=dtype,
-            remote_code=remote_code,
-        )
+        self.spec = ModelSpec(name=f"hf/{model_name}", **settings)
         self._generate = Batcher(self._generate_batch, BATCH_SIZE)
         self._logprob = Batcher(self._logprob_batch, BATCH_SIZE)
 
@@ -114,13 +107,15 @@ class HFLMProvider(ModelAPI):
         return 4 * BATCH_SIZE
 
     @cached_property
-    def _lease(self) -> Lease:
-        return MEMORY.open(Weights.of(self.spec))
+    def _weights(self) -> Weights:
+        weights = Weights.of(self.spec)
+        MEMORY.open(weights)
+        return weights
 
     @property
     def lm(self) -> HFLM:
         """lm-eval's model, loaded when first needed."""
-        return self._lease.lm
+        return MEMORY.get(self._weights)
 
     def load(self) -> None:
         """Load the model now. Raises what transformers and peft raise, or ``ModelError``."""
@@ -134,8 +129,7 @@ class HFLMProvider(ModelAPI):
         config: GenerateConfig,
     ) -> ModelOutput:
         """Answer one chat, together with others that are waiting."""
-        messages: list[Message] = [{"role": m.role, "content": m.text} for m in input]
-        prompt = self.render(messages, plain=is_plain(input))
+        prompt = self.render([{"role": m.role, "content": m.text} for m in input], is_plain(input))
         text, tokens_in, tokens_out = await self._generate((prompt, _generation(config)))
         output = ModelOutput.from_content(self.model_name, text)
         output.usage = ModelUsage(
@@ -147,9 +141,9 @@ class HFLMProvider(ModelAPI):
         self, messages: list[Message], start: str, answer: str, *, plain: bool = False
     ) -> float:
         """Log-probability (nats) that an assistant turn which begins with ``start`` continues with ``answer``."""
-        return await self._logprob((self.render(messages, plain=plain) + start, answer))
+        return await self._logprob((self.render(messages, plain) + start, answer))
 
-    def render(self, messages: list[Message], *, plain: bool = False) -> str:
+    def render(self, messages: list[Message], plain: bool = False) -> str:
         """The prompt as lm-eval writes it: by the chat template, or plain.
 
         It is plain if the model has no template, or if the run is one without (as ``lm_eval`` is by
@@ -161,20 +155,22 @@ class HFLMProvider(ModelAPI):
         return str(self.lm.apply_chat_template(messages, add_generation_prompt=not begun))
 
     def _generate_batch(self, requests: list[tuple[str, Settings]]) -> list[Generated]:
-        from lm_eval.api.instance import Instance
-
-        instances = [Instance("generate_until", {}, request, 0) for request in requests]
-        texts = self.lm.generate_until(instances, disable_tqdm=True)
+        lm = self.lm
+        texts = lm.generate_until(_instances("generate_until", requests), disable_tqdm=True)
         return [
-            (text, len(self.lm.tok_encode(prompt)), len(self.lm.tok_encode(text)))
+            (text, len(lm.tok_encode(prompt)), len(lm.tok_encode(text)))
             for (prompt, _), text in zip(requests, texts, strict=True)
         ]
 
     def _logprob_batch(self, requests: list[tuple[str, str]]) -> list[float]:
-        from lm_eval.api.instance import Instance
+        answers = self.lm.loglikelihood(_instances("loglikelihood", requests), disable_tqdm=True)
+        return [value for value, _ in answers]
 
-        instances = [Instance("loglikelihood", {}, request, 0) for request in requests]
-        return [value for value, _ in self.lm.loglikelihood(instances, disable_tqdm=True)]
+
+def _instances(kind: str, requests: Iterable[tuple[str, object]]) -> list[Instance]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, request, 0) for request in requests]
 
 
 def is_plain(messages: Sequence[ChatMessage]) -> bool:
@@ -190,14 +186,8 @@ def hflm() -> type[ModelAPI]:
 
 def _generation(config: GenerateConfig) -> Settings:
     """Inspect's settings in lm-eval's names."""
-    sampled = bool(config.temperature)
-    wanted = {
-        "until": config.stop_seqs or [],
-        "max_gen_toks": config.max_tokens,
-        "do_sample": sampled,
-        "temperature": config.temperature if sampled else None,
-        "top_p": config.top_p if sampled else None,
-        "top_k": config.top_k if sampled else None,
-        "seed": config.seed if sampled else None,
-    }
-    return {key: value for key, value in wanted.items() if value is not None}
+    settings: Settings = {"until": config.stop_seqs or [], "do_sample": bool(config.temperature)}
+    wanted: Settings = {"max_gen_toks": config.max_tokens}
+    if config.temperature:
+        wanted |= {key: getattr(config, key) for key in ("temperature", "top_p", "top_k", "seed")}
+    return settings | {key: value for key, value in wanted.items() if value is not None}

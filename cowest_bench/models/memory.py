@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
-from weakref import WeakSet
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.models.identity import adapter_folder, pinned, weights_hash
@@ -36,16 +35,11 @@ class Weights(NamedTuple):
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Weights:
-        """The weights of a local model. What is on the hub is pinned to its commit.
-
-        Raises:
-            ModelError: If a hub name cannot be resolved, or the adapter cannot be used.
-        """
+        """The weights of a local model, pinned to their commit; raises what ``pinned`` raises."""
         spec, adapter = pinned(spec), adapter_folder(spec)
-        hashes = [
-            weights_hash(name) for name in (spec.path, adapter) if name and Path(name).is_dir()
-        ]
-        return cls(spec.path, adapter, spec.revision, spec.dtype, spec.remote_code, tuple(hashes))
+        folders = [name for name in (spec.path, adapter) if name and Path(name).is_dir()]
+        hashes = tuple(weights_hash(folder) for folder in folders)
+        return cls(spec.path, adapter, spec.revision, spec.dtype, spec.remote_code, hashes)
 
     def read(self) -> HFLM:
         """Load them. Raises what transformers and peft raise."""
@@ -72,60 +66,64 @@ class Memory:
     """Loaded models, least recently used first, while their parameters together fit in a bound.
 
     One model is always kept, however large. The engine never lets go of the models of an evaluation that
-    has ended, so users only lease them: opening the next model ends the leases of those that were evicted.
-    An evaluation whose own models do not fit together loads the first a second time, and then both stay.
+    has ended, so their users hold no weights but get them here at every use. Only ``open`` makes room: an
+    evaluation whose own models do not fit together loads the first a second time, and then both stay.
 
-    Args:
-        bound: Bytes of parameters; by default ``SHARE_OF_FREE`` of what is free on the device when the
-            first model is loaded.
+    The bound is in bytes of parameters; by default ``SHARE_OF_FREE`` of what is free on the device when
+    the first model is loaded.
     """
 
     def __init__(self, bound: int | None = None) -> None:
-        self._given_bound = bound
+        if bound is not None:
+            self.bound = bound
         self._loaded: dict[Weights, HFLM] = {}
         self._lent: dict[Weights, HFLM] = {}
-        self._leases = WeakSet[Lease]()
         self._lock = RLock()
 
     @cached_property
     def bound(self) -> int:
         from cowest_bench.models.hflm import free_memory
 
-        given = self._given_bound
-        return int(SHARE_OF_FREE * free_memory()) if given is None else given
+        return int(SHARE_OF_FREE * free_memory())
 
     @property
     def loaded(self) -> tuple[Weights, ...]:
         """What is kept, least recently used first."""
         return tuple(self._loaded)
 
-    def open(self, weights: Weights) -> Lease:
-        """Lease a model and load it. Raises what transformers and peft raise."""
+    def open(self, weights: Weights) -> HFLM:
+        """A model, for which others make room. Raises what transformers and peft raise."""
         with self._lock:
             if weights not in {*self._loaded, *self._lent}:
                 self._make_room(weights.size_on_disk(), keep=0)
-            in_memory = {*self._loaded, *self._lent}
-            self._end_leases(lambda leased: leased not in in_memory)
-            lease = Lease(self, weights)
-            self._leases.add(lease)
-            _ = lease.lm
-            return lease
+            lm = self.get(weights)
+            self._make_room(0, keep=1)
+            return lm
 
-    def _load(self, weights: Weights) -> HFLM:
+    def get(self, weights: Weights) -> HFLM:
+        """A model that was opened before, from memory or again from disk."""
         with self._lock:
             if weights in self._lent:
                 return self._lent[weights]
             lm = self._loaded.pop(weights, None) or weights.read()
             self._loaded[weights] = lm
-            self._make_room(0, keep=1)
             return lm
 
     def _make_room(self, coming: int, keep: int) -> None:
         bound = self.bound  # measured before anything is loaded
-        sizes = {weights: _parameter_bytes(lm) for weights, lm in self._loaded.items()}
+        sizes = {
+            weights: sum(p.numel() * p.element_size() for p in lm.model.parameters())
+            for weights, lm in self._loaded.items()
+        }
         while len(sizes) > keep and sum(sizes.values()) + coming > bound:
-            oldest = next(iter(sizes))
-            del sizes[oldest], self._loaded[oldest]
+            del sizes[next(iter(sizes))]
+        self._keep(lambda weights: weights in sizes)
+
+    def _keep(self, wanted: Callable[[Weights], bool]) -> None:
+        before = len(self._loaded)
+        self._loaded = {weights: lm for weights, lm in self._loaded.items() if wanted(weights)}
+        if len(self._loaded) < before:
+            gc.collect()  # models are full of reference cycles
 
     @contextmanager
     def lend(self, weights: Weights, lm: HFLM) -> Iterator[None]:
@@ -135,51 +133,14 @@ class Memory:
             yield
         finally:
             del self._lent[weights]
-            self._end_leases(lambda leased: leased == weights)
 
     def forget(self, spec: ModelSpec) -> None:
         """Free all copies of a base, with or without an adapter, even those in use.
 
         Their users load them again if they go on.
         """
-
-        def unwanted(weights: Weights) -> bool:
-            return weights.path == spec.path
-
         with self._lock:
-            for weights in filter(unwanted, [*self._loaded]):
-                del self._loaded[weights]
-            self._end_leases(unwanted)
-
-    def _end_leases(self, unwanted: Callable[[Weights], bool]) -> None:
-        ended = [lease.end() for lease in self._leases if unwanted(lease.weights)]
-        if any(ended):
-            gc.collect()  # models are full of reference cycles
-
-
-class Lease:
-    """The use of a model by one provider. After it was ended, the next use loads the model again."""
-
-    def __init__(self, memory: Memory, weights: Weights) -> None:
-        self.weights = weights
-        self._memory = memory
-        self._lm: HFLM | None = None
-
-    @property
-    def lm(self) -> HFLM:
-        """lm-eval's model, from memory or from disk."""
-        if self._lm is None:
-            self._lm = self._memory._load(self.weights)
-        return self._lm
-
-    def end(self) -> bool:
-        """Let go of the model; returns whether there was one."""
-        held, self._lm = self._lm, None
-        return held is not None
-
-
-def _parameter_bytes(lm: HFLM) -> int:
-    return sum(p.numel() * p.element_size() for p in lm.model.parameters())
+            self._keep(lambda weights: weights.path != spec.path)
 
 
 MEMORY = Memory()  # of this process

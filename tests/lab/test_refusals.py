@@ -57,7 +57,10 @@ def plan(folder: Path, **changes: Any) -> str:
         ({"weak": "openai-api/local/weak"}, "is behind an endpoint, where it cannot be trained"),
         ({"strong": None}, "needs two models; give --weak MODEL and --strong MODEL"),
         ({"weak": "./nowhere"}, "There is no model folder ./nowhere"),
+        ({"weak": {"name": str(pocket.STRONG), "dtype": "float61"}}, "no number format (dtype)"),
         ({"seed": -1}, "The plan's seed is wrong"),
+        ({"seed": 2**63}, "The plan's seed is wrong"),
+        ({"seed": 2**32}, "cannot be trained with seed 4294967296"),
         ({"budget": ""}, "A budget of '' is not understood"),
     ],
 )

@@ -180,11 +180,11 @@ def test_killed_in_the_middle_it_gives_the_same_numbers(swept: Swept, tmp_path: 
     assert {run.attempts for run in Results(tmp_path).all_runs()} == {1}
 
 
-def damaged(model: Path, folder: Path) -> str:
-    """A copy of a model whose weights end in the middle."""
+def unknown(model: Path, folder: Path) -> str:
+    """A copy of a model of a kind that no library knows."""
     shutil.copytree(model, folder)
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "no-such-kind"}))
     return str(folder)
 
 
@@ -194,8 +194,8 @@ def test_what_fails_is_named_and_the_rest_is_made(swept: Swept, tmp_path: Path) 
     folder = swept[0].root
     content = described(folder, tasks=[MEDICAL])
     weak, strong = content["weak"][0], content["strong"][0]
-    content["weak"] = [weak, damaged(Path(weak["name"]), tmp_path / "cut")]
-    content["strong"] = [strong, damaged(Path(strong["name"]), tmp_path / "short")]
+    content["weak"] = [weak, unknown(Path(weak["name"]), tmp_path / "cut")]
+    content["strong"] = [strong, unknown(Path(strong["name"]), tmp_path / "short")]
     done = cowest(*command(folder, content))
     assert done.returncode == 1
     told = [line for line in done.stderr.splitlines() if line.startswith("Failed: ")]
@@ -214,12 +214,21 @@ def test_what_fails_is_named_and_the_rest_is_made(swept: Swept, tmp_path: Path) 
     assert len(summary["failures"]) == 5
 
 
-def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("./nowhere", "There is no model folder ./nowhere"), ("cut", "model.safetensors are damaged")],
+)
+def test_a_model_that_cannot_be_there_is_refused_before_anything_runs(
+    name: str, said: str, tmp_path: Path
+) -> None:
     content = described(tmp_path, tasks=[MEDICAL])
-    content["weak"].append("./nowhere")
+    shutil.copytree(content["weak"][0]["name"], tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    content["weak"].append(name if name.startswith(".") else str(tmp_path / name))
     done = cowest(*command(tmp_path, content))
     assert done.returncode == 2
-    assert "There is no model folder ./nowhere" in done.stderr
+    assert said in done.stderr and done.stderr.count("\n") == 1
     assert not Results(tmp_path).all_runs()
 
 
@@ -301,7 +310,7 @@ def test_one_budget_holds_for_all_of_it(behind_endpoints: Endpoint, tmp_path: Pa
     stopped = cowest(*arguments, "--budget", "8calls")  # each of the first two models alone
     assert stopped.returncode == 1
     assert sum(behind_endpoints.asked.values()) == 8
-    assert "Stopped before passing the budget of 8 calls: 8 calls" in stopped.stderr
+    assert "Stopped before passing the budget of 8 calls" in stopped.stderr
     assert "not tried, since the budget is spent" in stopped.stderr
     done = cowest(*arguments)
     assert done.returncode == 0, done.stderr

@@ -22,7 +22,7 @@ from cowest_bench.lab import train
 from cowest_bench.lab.prefer import TrainingRow
 from cowest_bench.lab.train import Trained, align, merge, specialise
 from cowest_bench.lab.training import DPOSettings, Lora, SFTSettings
-from cowest_bench.models import live, local, require_usable, weights_id
+from cowest_bench.models import hflm, local, require_usable, weights_id
 from cowest_bench.models.endpoints import open_model
 from cowest_bench.models.local import HFLMProvider, Settings
 from cowest_bench.models.memory import MEMORY, Memory, Weights
@@ -271,7 +271,7 @@ def test_lending_takes_no_room_from_others(
 ) -> None:
     """The lent model is in memory anyway, whatever the bound."""
     memory = Memory(bound=Weights.of(strong).size_on_disk() + 1000)
-    for module in (local, live, train):
+    for module in (local, hflm, train):
         monkeypatch.setattr(module, "MEMORY", memory)
     strong_lm = cast(HFLMProvider, open_model(strong).api).lm
 

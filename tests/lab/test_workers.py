@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cowest_bench.errors import BudgetError, ModelError
+from cowest_bench.errors import BudgetError, Interrupted, ModelError
 from cowest_bench.lab import workers
 from cowest_bench.lab.workers import Job, do_jobs, processes
 
@@ -77,17 +77,17 @@ def killed(who: str) -> None:
 
 def test_failures_are_in_the_order_of_the_jobs(tmp_path: Path) -> None:
     """And not in the order in which they were done, so that the same jobs print the same text."""
-    jobs = [Job(key, key, partial(fails_late, 2 * (key == "a"))) for key in "abc"]
+    jobs = {key: Job(key, partial(fails_late, 2 * (key == "a"))) for key in "abc"}
     assert [*do_jobs(jobs, 2, threads=1, log=tmp_path / "log")] == ["a", "b", "c"]
 
 
 def test_a_failed_job_stops_only_those_that_need_it(tmp_path: Path) -> None:
-    jobs = [
-        Job("a", "job a", partial(fails, ModelError("no such model"))),
-        Job("b", "job b", partial(works, tmp_path), needs=frozenset("a")),
-        Job("c", "job c", partial(works, tmp_path), needs=frozenset("b")),
-        Job("d", "job d", partial(works, tmp_path)),
-    ]
+    jobs = {
+        "a": Job("job a", partial(fails, ModelError("no such model"))),
+        "b": Job("job b", partial(works, tmp_path), needs=frozenset("a")),
+        "c": Job("job c", partial(works, tmp_path), needs=frozenset("b")),
+        "d": Job("job d", partial(works, tmp_path)),
+    }
     failed = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
     assert (tmp_path / "worked").exists()
     assert failed == {
@@ -98,17 +98,28 @@ def test_a_failed_job_stops_only_those_that_need_it(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_stops_what_has_not_begun(tmp_path: Path) -> None:
-    jobs = [
-        Job("a", "a", partial(fails, BudgetError("spent"))),
-        Job("b", "b", partial(works, tmp_path)),
-    ]
+    jobs = {
+        "a": Job("a", partial(fails, BudgetError("spent"))),
+        "b": Job("b", partial(works, tmp_path)),
+    }
     failed = do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
     assert failed == {"a": "spent", "b": "not tried, since the budget is spent"}
 
 
+def test_a_worker_that_is_told_to_end_ends_it_all(tmp_path: Path) -> None:
+    jobs = {
+        "a": Job("a", partial(fails, Interrupted.by(signal.SIGTERM))),
+        "b": Job("b", partial(works, tmp_path)),
+    }
+    with pytest.raises(Interrupted) as ended:
+        do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
+    assert ended.value.exit_code == 143
+    assert not (tmp_path / "worked").exists()
+
+
 @pytest.mark.parametrize("restart", [True, False])
 def test_a_killed_worker_is_replaced_if_wanted(restart: bool, tmp_path: Path) -> None:
-    jobs = [Job("a", "a", killed), Job("b", "b", partial(works, tmp_path))]
+    jobs = {"a": Job("a", killed), "b": Job("b", partial(works, tmp_path))}
     told: list[tuple[str, str, int, int]] = []
     failed = do_jobs(
         jobs,

@@ -12,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import safetensors
 from huggingface_hub import constants
 
 from cowest_bench.config import ModelSpec
@@ -86,7 +87,7 @@ def write_adapter(
 ) -> Path:
     """As peft lays one out; nothing here loads its weights."""
     folder.mkdir(exist_ok=True)
-    (folder / f"adapter_model{suffix}").write_bytes(b"weights")
+    (folder / f"adapter_model{suffix}").write_bytes(safetensors.serialize({}))
     written = {"base_model_name_or_path": base, "r": 4, "target_modules": ["a", "b"], **config}
     (folder / "adapter_config.json").write_text(json.dumps(written))
     return folder
@@ -170,6 +171,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub._newest_commit.cache_clear()
+    hub.download_adapter.cache_clear()
     return tmp_path / "hub"
 
 
@@ -222,10 +224,13 @@ def test_an_adapter_on_the_hub_is_its_commit_and_must_be_safe(
     safe = base.model_copy(update={"adapter": "org/safe"})
     assert weights_id(safe)["adapter"] == f"org/safe@{COMMIT}"
     assert adapter_folder(safe) == str(hub_cache / "models--org--safe" / "snapshots" / COMMIT)
-    with pytest.raises(ModelError, match="pickled weights can execute code"):
-        adapter_folder(base.model_copy(update={"adapter": "org/pickled"}))
-    with pytest.raises(ModelError, match="was trained on org/larger and does not fit org/pocket"):
-        adapter_folder(base.model_copy(update={"adapter": "org/other"}))
+    require_usable(safe)
+    require_usable(base.model_copy(update={"adapter": "org/not-cached"}))  # for a dry run
+    for refuse in (adapter_folder, require_usable):
+        with pytest.raises(ModelError, match="pickled weights can execute code"):
+            refuse(base.model_copy(update={"adapter": "org/pickled"}))
+        with pytest.raises(ModelError, match="trained on org/larger and does not fit org/pocket"):
+            refuse(base.model_copy(update={"adapter": "org/other"}))
 
 
 # --- what cannot be used --------------------------------------------------------------------------
@@ -244,11 +249,36 @@ def test_missing_and_unsafe_folders_are_refused(tmp_path: Path) -> None:
 def test_pickled_adapters_are_refused_on_every_base(
     base: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by a relative path, which could be a name on the hub."""
+    """Also by a relative path, which could be a name on the hub, and beside other safetensors."""
     monkeypatch.chdir(tmp_path)
-    write_adapter(Path("adapter"), "org/pocket", suffix=".bin")
-    with pytest.raises(ModelError, match=r"adapter folder adapter has no \*.safetensors"):
-        require_usable(ModelSpec(name=base.format(folder), adapter="adapter"))
+    adapter = write_adapter(Path("adapter"), "org/pocket", suffix=".bin")
+    for _ in range(2):
+        with pytest.raises(ModelError, match=r"folder adapter has no adapter_model\.safetensors"):
+            require_usable(ModelSpec(name=base.format(folder), adapter="adapter"))
+        shutil.copy(SHIPPED / "model.safetensors", adapter)
+
+
+def test_damaged_files_are_refused(folder: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", str(folder))
+    tuned = spec(folder, adapter=str(adapter))
+    require_usable(tuned)
+    for weights in (adapter / "adapter_model.safetensors", folder / "model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(ModelError, match=f"The weights {weights} are damaged"):
+            require_usable(tuned)
+        shutil.copy(SHIPPED / "model.safetensors", weights)
+    (adapter / "adapter_config.json").write_text('{"r": 4')
+    with pytest.raises(ModelError, match=r"no readable adapter_config.json"):
+        require_usable(tuned)
+    with pytest.raises(ModelError, match=r"no readable adapter_config.json"):
+        weights_id(tuned)
+    (folder / "card.json").write_text('{"id": ')
+    assert weights_id(spec(folder)) == {"weights": weights_hash(folder), "adapter": None}
+
+
+def test_an_unknown_number_format_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"\(dtype\) float61; did you mean float64"):
+        require_usable(spec(folder, dtype="float61"))
 
 
 def test_an_adapter_needs_weights_of_its_own() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import shutil
 import weakref
@@ -14,6 +13,7 @@ import torch
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import ModelError
+from cowest_bench.models import local
 from cowest_bench.models.endpoints import open_model
 from cowest_bench.models.hflm import GumbelNoise, free_memory
 from cowest_bench.models.local import Batcher, HFLMProvider, Settings
@@ -135,15 +135,13 @@ def pocket_models(folder: Path, count: int) -> list[Weights]:
 def test_models_stay_loaded_while_their_parameters_fit(tmp_path: Path) -> None:
     """The least recently used goes first."""
     a, b, c = pocket_models(tmp_path, 3)
-    size = a.size_on_disk()
-    memory = Memory(bound=round(2.5 * size))
-    first, second = memory.open(a).lm, memory.open(b).lm
-    assert memory.open(a).lm is first
+    memory = Memory(bound=round(2.5 * a.size_on_disk()))
+    first, second = memory.open(a), memory.open(b)
+    assert memory.open(a) is first
     assert memory.loaded == (b, a)
     gone, kept = weakref.ref(second.model), weakref.ref(first.model)
     del first, second
     memory.open(c)
-    gc.collect()
     assert memory.loaded == (a, c)
     assert gone() is None
     assert kept() is not None
@@ -152,8 +150,8 @@ def test_models_stay_loaded_while_their_parameters_fit(tmp_path: Path) -> None:
 def test_one_model_is_kept_however_large(tmp_path: Path) -> None:
     a, b = pocket_models(tmp_path, 2)
     memory = Memory(bound=10)
-    first = memory.open(a).lm
-    assert memory.open(a).lm is first
+    first = memory.open(a)
+    assert memory.open(a) is first
     memory.open(b)
     assert memory.loaded == (b,)
 
@@ -167,13 +165,16 @@ def test_many_small_models_fit_in_half_of_what_is_free(tmp_path: Path) -> None:
     assert len(memory.loaded) == 6
 
 
-def test_what_is_evicted_is_freed_although_its_user_lives(tmp_path: Path) -> None:
+def test_what_is_evicted_is_freed_although_its_user_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine keeps the models of past evaluations in its contexts."""
     a, b = pocket_models(tmp_path, 2)
     memory = Memory(bound=10)
-    past = memory.open(a)
+    monkeypatch.setattr(local, "MEMORY", memory)
+    past, now = HFLMProvider(a.path, dtype="float32"), HFLMProvider(b.path, dtype="float32")
     model = weakref.ref(past.lm.model)
-    now = memory.open(b)
+    now.load()
     assert memory.loaded == (b,)
     assert model() is None
     # Both are used in turn, as by an evaluation: nothing is loaded more than once more.
@@ -184,12 +185,11 @@ def test_what_is_evicted_is_freed_although_its_user_lives(tmp_path: Path) -> Non
 def test_forgotten_models_are_freed_even_in_use(tmp_path: Path) -> None:
     a, b = pocket_models(tmp_path, 2)
     memory = Memory()
-    lease, other = memory.open(a), memory.open(b)
-    model, kept = weakref.ref(lease.lm.model), other.lm
+    model, kept = weakref.ref(memory.open(a).model), memory.open(b)
     memory.forget(ModelSpec(name=a.path))
     assert memory.loaded == (b,)
     assert model() is None
-    again = lease.lm  # loaded anew
+    again = memory.get(a)  # loaded anew
     memory.forget(ModelSpec(name=b.path))
-    assert (memory.loaded, lease.lm) == ((a,), again)
-    assert other.lm is not kept
+    assert (memory.loaded, memory.get(a)) == ((a,), again)
+    assert memory.get(b) is not kept
