@@ -545,7 +545,7 @@ def test_the_hub_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         files = (folder / "medmcqa").glob("*.jsonl")
         return {f.stem: list(map(json.loads, f.read_text().splitlines())) for f in files}
 
-    data._built.cache_clear()
+    data._splits.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     assert len(load_medmcqa()["test"]) == 4
@@ -558,7 +558,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     def hub(name: str) -> None:
         raise ConnectionError("no route to host")
 
-    data._built.cache_clear()
+    data._splits.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     for load in (load_ifqa, load_medmcqa, load_prosocial_dialog):
