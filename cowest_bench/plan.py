@@ -150,6 +150,8 @@ def _over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result = dict(content)
     for key, value in changes.items():
         before = result.get(key)
+        if key == "options" and not isinstance(before or {}, Mapping):
+            continue  # wrong, and refused with the rest of the plan
         if isinstance(value, Mapping) and isinstance(before, Mapping) and "name" not in value:
             result[key] = _over(before, value)
         elif isinstance(value, Mapping) and isinstance(before, str):

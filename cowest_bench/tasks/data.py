@@ -21,7 +21,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from cowest_bench.tasks.answers import LABELS, LETTERS, label_in_words, plain_wo
 
 Row = dict[str, Any]
 
-FEEDBACK_SIZE, FEEDBACK_SHARE = 2_000, 1 / 4
-DEV_SIZE, DEV_SHARE = 1_000, 1 / 8
+FEEDBACK_SHARE, DEV_SHARE = 1 / 4, 1 / 8
 KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, so that targets stay short
 
 
@@ -63,84 +62,75 @@ class Source:
     complete: Callable[[Mapping[str, list[Row]]], None] = lambda official: None
     """Adds to the rows of a split what follows from other rows."""
 
-
-def _load(
-    source: Source,
-    data: str | None = None,
-    feedback_size: int = FEEDBACK_SIZE,
-    dev_size: int = DEV_SIZE,
-    **_: Any,
-) -> Splits:
-    for option, size in {"feedback_size": feedback_size, "dev_size": dev_size}.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
-    chosen = data or os.environ.get("COWEST_DATA")
-    folder = Path(chosen).expanduser() / source.name if chosen else None
-    files = [(file, file.stat()) for file in sorted(folder.glob("*.jsonl"))] if folder else []
-    state = tuple((file.name, stat.st_mtime_ns, stat.st_size) for file, stat in files)
-    return _splits(source, folder, state, feedback_size, dev_size)
+    def __call__(
+        self, data: str | None = None, feedback_size: int = 2_000, dev_size: int = 1_000, **_: Any
+    ) -> Splits:
+        """The splits; the arguments come from the task's metadata."""
+        for option, size in {"feedback_size": feedback_size, "dev_size": dev_size}.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
+        chosen = data or os.environ.get("COWEST_DATA")
+        folder = Path(chosen).expanduser() / self.name if chosen else None
+        files = [(file, file.stat()) for file in sorted(folder.glob("*.jsonl"))] if folder else []
+        state = tuple((file.name, stat.st_mtime_ns, stat.st_size) for file, stat in files)
+        return _splits(self, folder, state, feedback_size, dev_size)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
 def _ifqa_row(row: Row) -> Row:
-    answers = _field(row, "answers", list)
+    checked = _fields(row, question=str, answers=list, context=list | None)
+    answers = checked["answers"]
     if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise ValueError("its field answers is not a list of texts")
-    context = _field(row, "context", list, optional=True) or []
-    return {
-        "question": _field(row, "question", str),
-        "answers": answers,
-        "context": [str(passage) for passage in context],
-        "knowledge": _shorten("\n".join(map(str, context))),
-    }
+    context = [str(passage) for passage in checked["context"] or []]
+    return {**checked, "context": context, "knowledge": _shorten("\n".join(context))}
 
 
 def _medmcqa_row(row: Row) -> Row:
-    cop = _field(row, "cop", int)
-    if cop not in range(len(LETTERS)):
+    checked = _fields(row, question=str, opa=str, opb=str, opc=str, opd=str, cop=int)
+    if checked["cop"] not in range(len(LETTERS)):
         raise ValueError("its field cop is not 0, 1, 2 or 3")
-    texts = ("id", "choice_type", "exp", "subject_name", "topic_name")
-    optional = {name: _field(row, name, str, optional=True) for name in texts}
-    return {
-        "question": _field(row, "question", str),
-        **{f"op{letter}": _field(row, f"op{letter}", str) for letter in LETTERS.lower()},
-        "cop": cop,
-        "answer": LETTERS[cop],
-        **optional,
-        "knowledge": _shorten(optional["exp"] or ""),
-    }
+    text = str | None
+    about = _fields(row, id=text, choice_type=text, exp=text, subject_name=text, topic_name=text)
+    answer, knowledge = LETTERS[checked["cop"]], _shorten(about["exp"] or "")
+    return {**checked, "answer": answer, **about, "knowledge": knowledge}
 
 
 def _prosocial_dialog_row(row: Row) -> Row:
-    label = _field(row, "safety_label", str)
-    if label_in_words(label) not in LABELS:
+    checked = _fields(
+        row,
+        context=str,
+        response=str | None,
+        rots=list | None,
+        safety_label=str,
+        response_id=int | None,
+    )
+    answer = label_in_words(checked["safety_label"])
+    if answer not in LABELS:
         raise ValueError(f"its field safety_label is none of: {', '.join(LABELS)}")
-    rots = _field(row, "rots", list, optional=True) or []
-    dialogue = row.get("dialogue_id")
+    rots, dialogue = [str(rot) for rot in checked["rots"] or []], row.get("dialogue_id")
     return {
-        "context": _field(row, "context", str),
-        "response": _field(row, "response", str, optional=True),
-        "rots": [str(rot) for rot in rots],
-        "safety_label": label,
-        "answer": label_in_words(label),
+        **checked,
+        "rots": rots,
+        "answer": answer,
         "dialogue_id": "" if dialogue is None else str(dialogue),
-        "response_id": _field(row, "response_id", int, optional=True) or 0,
-        "knowledge": _shorten("\n".join(map(str, rots))),
+        "response_id": checked["response_id"] or 0,
+        "knowledge": _shorten("\n".join(rots)),
     }
 
 
-def _field(row: Row, name: str, kind: type, *, optional: bool = False) -> Any:
-    value = row.get(name)
-    if value is None and optional:
-        return None
-    if not isinstance(value, kind):
-        raise ValueError(f"its field {name} is not {_KINDS[kind]}")  # noqa: TRY004 - not a bug
-    return value
+def _fields(row: Row, **kinds: Any) -> Row:
+    """Fields of a row, checked; those of a kind ``| None`` may be missing."""
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind):
+            raise ValueError(f"its field {name} is not {_IN_WORDS[kind]}")  # noqa: TRY004
+    return {name: row.get(name) for name in kinds}
 
 
-_KINDS = {str: "a text", int: "a whole number", list: "a list"}
+_IN_WORDS = {str: "a text", int: "a whole number", list: "a list"}
+_IN_WORDS |= {kind | None: words for kind, words in _IN_WORDS.items()}
 
 
 def _shorten(text: str) -> str:
@@ -319,50 +309,41 @@ def _hub(name: str) -> Any:
 
 #: IfQA (Yu et al., EMNLP 2023): counterfactual questions with several accepted answers. Adds to each row
 #: ``knowledge``, its evidence, and ``passage``, a name for the passages that it shares with other rows.
-load_ifqa = partial(
-    _load,
-    Source(
-        name="ifqa",
-        hub="jeggers/ifqa",
-        row=_ifqa_row,
-        complete=_name_passages,
-        test="test",
-        dev="validation",
-        question=lambda row: row["question"],
-        cluster=lambda row: row["passage"],
-    ),
+load_ifqa = Source(
+    name="ifqa",
+    hub="jeggers/ifqa",
+    row=_ifqa_row,
+    complete=_name_passages,
+    test="test",
+    dev="validation",
+    question=lambda row: row["question"],
+    cluster=lambda row: row["passage"],
 )
 
 #: MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options. The official test split
 #: has no labels, so test is the validation split and dev is carved from train. Adds to each row
 #: ``answer``, the gold letter, and ``knowledge``, the explanation.
-load_medmcqa = partial(
-    _load,
-    Source(
-        name="medmcqa",
-        hub="openlifescienceai/medmcqa",
-        row=_medmcqa_row,
-        test="validation",
-        dev=None,
-        question=lambda row: row["question"],
-        cluster=lambda row: _asked(row["question"]),
-    ),
+load_medmcqa = Source(
+    name="medmcqa",
+    hub="openlifescienceai/medmcqa",
+    row=_medmcqa_row,
+    test="validation",
+    dev=None,
+    question=lambda row: row["question"],
+    cluster=lambda row: _asked(row["question"]),
 )
 
 #: ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs. Adds to each row
 #: ``dialogue``, the conversation up to the message (from earlier rows of the same dialogue, if there are
 #: any); ``opening``, its first message; ``answer``, the label in words; ``knowledge``, the rules of thumb.
-load_prosocial_dialog = partial(
-    _load,
-    Source(
-        name="prosocial_dialog",
-        hub="allenai/prosocial-dialog",
-        row=_prosocial_dialog_row,
-        complete=_add_history,
-        test="test",
-        dev="validation",
-        # A dialogue that opens like one of test is dropped whole: its later turns show that message.
-        question=lambda row: row["opening"],
-        cluster=lambda row: row["dialogue_id"] or row["opening"],
-    ),
+load_prosocial_dialog = Source(
+    name="prosocial_dialog",
+    hub="allenai/prosocial-dialog",
+    row=_prosocial_dialog_row,
+    complete=_add_history,
+    test="test",
+    dev="validation",
+    # A dialogue that opens like one of test is dropped whole: its later turns show that message.
+    question=lambda row: row["opening"],
+    cluster=lambda row: row["dialogue_id"] or row["opening"],
 )

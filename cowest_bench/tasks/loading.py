@@ -15,7 +15,15 @@ import yaml
 
 from cowest_bench.errors import ConfigError, TaskError, suggestion
 from cowest_bench.store import content_hash
-from cowest_bench.tasks.task import BYTES_PER_TOKEN, Metadata, Options, Split, Task
+from cowest_bench.tasks.task import (
+    BYTES_PER_TOKEN,
+    Generation,
+    Metadata,
+    Options,
+    Split,
+    Task,
+    checked,
+)
 
 _FEWSHOT_SEED = 1234  # lm-eval's default
 
@@ -86,7 +94,8 @@ def load_tasks(name: str, split: Split = "test", **options: Any) -> list[Task]:
 def _load(name: str, split: Split, text: str) -> list[Task]:
     """Load tasks and apply the options as ``lm_eval`` does (``evaluator.simple_evaluate``)."""
     options = json.loads(text)
-    given = Options.of(options, "Option", ConfigError)
+    given = checked(Options, options, "Option", ConfigError)
+    checked(Generation, given.gen_kwargs, "Option gen_kwargs", ConfigError)
     folders, known = _known(given.include_path)
     metadata = json.dumps(given.model_extra)
     manager = _manager(*folders, metadata=metadata, defaults=False)
@@ -105,7 +114,7 @@ def _load(name: str, split: Split, text: str) -> list[Task]:
     tasks = []
     for lm in loaded.values():
         if given.gen_kwargs and lm.OUTPUT_TYPE == "generate_until":
-            lm.set_config("generation_kwargs", dict(options["gen_kwargs"]), update=True)
+            lm.set_config("generation_kwargs", given.gen_kwargs, update=True)
         shots = lm.get_config("num_fewshot")
         if shots != 0:  # a task that says 0 itself keeps it
             asked = given.num_fewshot
@@ -162,7 +171,7 @@ def read_task_file(
 
     _, known = _known(include_path)
     config = load_yaml(known[name], resolve_func=False) if name in known else {}
-    meta = Metadata.of(config.get("metadata") or {}, f"Task {name}: metadata:")
+    meta = checked(Metadata, config.get("metadata") or {}, f"Task {name}: metadata")
     return meta, config.get("generation_kwargs") or {}
 
 
@@ -177,7 +186,7 @@ class StatedTask(Task):
     """
 
     def __init__(self, name: str, split: Split, options: Mapping[str, Any]) -> None:
-        given = Options.of(options, "Option", ConfigError)
+        given = checked(Options, options, "Option", ConfigError)
         self.meta, self.generation = read_task_file(name, given.include_path)
         if split not in self.meta.sizes or self.meta.prompt_tokens is None:
             raise TaskError(

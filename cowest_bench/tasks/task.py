@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cowest_bench.errors import ConfigError, CowestError, TaskError
+from cowest_bench.errors import ConfigError, CowestError, TaskError, suggestion
 from cowest_bench.store import content_hash
 from cowest_bench.tasks.answers import STDERR
 from cowest_bench.tasks.prompts import FORMATS, Prompts
@@ -34,21 +34,24 @@ Message = dict[str, str]  # role and content
 BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    @classmethod
-    def of(cls, content: Any, where: str, kind: type[CowestError] = TaskError) -> Self:
-        """Check untrusted content; what is wrong with it is an error of this kind, in one sentence."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise kind(f"{where} {field} is wrong: {first['msg']}.") from error
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class Generation(_Checked):
+def checked(
+    model: type[Model], content: object, where: str, kind: type[CowestError] = TaskError
+) -> Model:
+    """Content as a model; the first thing that is wrong with it is an error of this kind."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, wrong = ".".join(map(str, first["loc"])), f"is wrong: {first['msg']}."
+        if first["type"] == "extra_forbidden":
+            wrong = f"is unknown; {suggestion(field, model.model_fields)}"
+        raise kind(f"{where} {field} {wrong}") from error
+
+
+class Generation(BaseModel):
     """The generation settings that every engine has, by lm-eval's names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +66,7 @@ class Generation(_Checked):
     presence_penalty: float | None = None
 
 
-class Options(_Checked):
+class Options(BaseModel):
     """What ``load_task`` takes, by the names of ``lm_eval``; all others are added to the metadata."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -74,16 +77,16 @@ class Options(_Checked):
     """A group that the task belongs to."""
     limit: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     num_fewshot: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    gen_kwargs: Generation | None = None
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
     system_instruction: str | None = None
     apply_chat_template: bool = True
     fewshot_as_multiturn: bool = True
 
 
-class Metadata(_Checked):
+class Metadata(BaseModel):
     """What a task file says beyond lm-eval's fields, under ``metadata``."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     version: float | str = 0
     domain: str = ""
@@ -146,8 +149,10 @@ class Task:
         self._turns = given.model_dump(
             include={"system_instruction", "apply_chat_template", "fewshot_as_multiturn"}
         )
-        self.meta = Metadata.of(lm.config.metadata or {}, f"Task {self.name}: metadata:")
-        Generation.of(lm.config.generation_kwargs or {}, f"Task {self.name}: generation_kwargs:")
+        self.meta = checked(Metadata, lm.config.metadata or {}, f"Task {self.name}: metadata")
+        checked(
+            Generation, lm.config.generation_kwargs or {}, f"Task {self.name}: generation_kwargs"
+        )
         default = lm.config.test_split or lm.config.validation_split
         wanted = self.meta.splits.get(split, default if split == "test" else None)
         metrics = [f"{each},{pipe.name}" for each in lm.aggregation() for pipe in lm._filters]
