@@ -32,10 +32,9 @@ LABELS = (
 _LOOKED_AT = (2_000, 8_000)  # characters at the start and at the end of a text
 _LONGEST_ANSWER = 300  # characters of a free-form answer
 
-
 # Typographic marks that NFKC keeps.
 _PLAIN = str.maketrans(
-    "\u2019\u2018\u201c\u201d\u3010\u3011\u300c\u300d\u3002\u3001\u00ab\u00bb", '\'\'""[]"".,""'
+    "\u2019\u2018\u201c\u201d\u3010\u3011\u300c\u300d\u3002\u3001\u00ab\u00bb", "''" + '""[]"".,""'
 )
 
 # --- what a text states ---------------------------------------------------------------------------
@@ -203,9 +202,9 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     called correct or chosen; a line that is a letter; the only option whose wording or letter is named.
     A denied letter ("not A") does not count, and neither does "A and B".
     """
-    text = readable(text)
+    text, wordings = readable(text), [plain_words(option) for option in options]
     for statement in statements(text, classes=True):
-        stated = _letter_of(_INSTEAD.sub("", statement), options)
+        stated = _letter_of(_INSTEAD.sub("", statement), wordings)
         if stated is not None:
             return stated
     if chosen := _undenied(_CHOSEN, text):
@@ -216,7 +215,7 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
         return alone.pop()
     if lines and not alone:
         for part in (text, lines[-1]):  # a long text that names one option may be cut off
-            named = _options_in(part, options) if len(part.split()) <= 40 else set()
+            named = _options_in(part, wordings) if len(part.split()) <= 40 else set()
             if len(named) == 1:
                 return named.pop()
         mentioned = {letter.upper() for letter in _undenied(_MENTION, text)}
@@ -225,21 +224,19 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     return ""
 
 
-def _letter_of(statement: str, options: Sequence[str]) -> str | None:
+def _letter_of(statement: str, wordings: Sequence[str]) -> str | None:
     """The letter in a statement; ``""`` if it has several, None if it has none."""
     said = plain_words(statement)
-    wordings = [plain_words(option) for option in options]
     match = _LETTER.match(statement)
     letter = _matched(match).upper() if match else ""
     if match and (own := wordings[LETTERS.index(letter)] if wordings else ""):
         rest = plain_words(statement[match.end() :])
         if f"{rest} ".startswith(f"{own} "):  # a letter with its option's wording
             return letter
+    starts = [i for i, w in enumerate(wordings) if len(w) > 2 and f"{said} ".startswith(f"{w} ")]
+    longest = max((len(wordings[i]) for i in starts), default=0)
     found = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
-    if not found:  # the longest wording that the statement begins with
-        starts = {i: len(words) for i, words in enumerate(wordings) if len(words) > 2}
-        starts = {i: n for i, n in starts.items() if f"{said} ".startswith(f"{wordings[i]} ")}
-        found = [i for i, length in starts.items() if length == max(starts.values())]
+    found = found or [i for i in starts if len(wordings[i]) == longest]
     if found:
         return LETTERS[found[0]] if len(found) == 1 else ""  # two options have this wording
     if match:
@@ -247,25 +244,22 @@ def _letter_of(statement: str, options: Sequence[str]) -> str | None:
         return letter if another is None or another[1] == letter else ""
     if statement.lower().startswith("not "):
         return None
-    named = _options_in(statement, options)
+    named = _options_in(statement, wordings)
     return named.pop() if len(named) == 1 else None
 
 
-def _options_in(text: str, options: Sequence[str]) -> set[str]:
+def _options_in(text: str, wordings: Sequence[str]) -> set[str]:
     """Letters of the options whose wording occurs, not denied and not inside a longer option."""
     said = f" {plain_words(text)} "
-    wordings = {
-        letter: plain_words(option) for letter, option in zip(LETTERS, options, strict=False)
-    }
     named = set()
-    for letter, words in sorted(wordings.items(), key=lambda item: -len(item[1])):
+    for letter, words in sorted(zip(LETTERS, wordings, strict=False), key=lambda x: -len(x[1])):
         denied = rf" (?:not|no|never|than|exclude[sd]?|rules? out) {re.escape(words)} "
         undenied = re.sub(denied, " ", said)
         if len(words) > 2 and f" {words} " in undenied:
             named.add(letter)
             # If one option contains another, only the longer one is named; if two have the same
             # wording, both are.
-            if list(wordings.values()).count(words) == 1:
+            if wordings.count(words) == 1:
                 said = undenied.replace(f" {words} ", "  ")
     return named
 
@@ -458,21 +452,18 @@ STDERR: dict[Callable[..., float], Callable[..., float]] = {macro_f1: macro_f1_s
 
 def _macro_f1(pairs: Sequence[Pair], resamples: int = 0) -> np.ndarray[Any, Any]:
     """Macro-F1 of the pairs or of each resample of them; labels that are not drawn are left out."""
-    counted = Counter((str(gold), str(said)) for gold, said in pairs)
-    cells = sorted(counted)
-    counts = np.array([[counted[cell] for cell in cells]])  # one row, or one for each resample
+    cells = sorted(counted := Counter((str(gold), str(said)) for gold, said in pairs))
+    counts = np.array([counted[cell] for cell in cells])[:, None]  # (cells, resamples)
     if resamples:
         total = counts.sum()
-        counts = np.random.default_rng(0).multinomial(total, counts[0] / total, size=resamples)
-    scores, drawn = [], []
-    for label in sorted({gold for gold, _ in cells}):
-        gold = counts[:, [g == label for g, _ in cells]].sum(axis=1)
-        said = counts[:, [s == label for _, s in cells]].sum(axis=1)
-        both = counts[:, [g == s == label for g, s in cells]].sum(axis=1)
-        scores.append(2 * both / np.maximum(gold + said, 1))
-        drawn.append(gold > 0)
-    weights = np.array(drawn)
-    return np.asarray((np.array(scores) * weights).sum(axis=0) / weights.sum(axis=0))
+        drawn = np.random.default_rng(0).multinomial(total, counts[:, 0] / total, size=resamples)
+        counts = drawn.T
+    golds, answers = np.array(cells).T
+    labels = np.unique(golds)[:, None]
+    of_gold, of_answer = golds == labels, answers == labels  # (labels, cells)
+    gold, said, both = (each @ counts for each in (of_gold, of_answer, of_gold & of_answer))
+    scores = 2 * both / np.maximum(gold + said, 1)
+    return np.asarray((scores * (gold > 0)).sum(axis=0) / (gold > 0).sum(axis=0))
 
 
 # --- what the task files name ---------------------------------------------------------------------

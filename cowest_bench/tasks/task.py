@@ -139,6 +139,11 @@ class Task:
         options: ``load_task(name, split, **options)`` loads this task again.
         meta: What the file says for this benchmark.
         limit: How many samples of the split are asked; None for all.
+        plain: Whether the prompt is plain text, without a chat template.
+        docs: The rows of the split, in order.
+        splits: The splits of the file that the data set has, and test in any case.
+        leaks: Rows dropped because their question is also in test, by split, if they were counted.
+        repeats: How often a sample is answered before it is scored (majority votes, pass@k).
     """
 
     def __init__(self, lm: ConfigurableTask, split: Split, options: Mapping[str, Any]) -> None:
@@ -179,7 +184,15 @@ class Task:
             raise TaskError(f"Task {self.name} {wrong}.")
         if wanted != default:  # few-shot draws depend on lm-eval's own state
             lm.config.test_split = wanted
-        lm.task_docs = lm.eval_docs
+        self.docs: Any = lm.eval_docs
+        lm.task_docs = self.docs
+        self.splits: list[Split] = [
+            each
+            for each in get_args(Split)
+            if each == "test" or self.meta.splits.get(each) in lm.dataset
+        ]
+        self.leaks: dict[str, int] = dict(getattr(lm.dataset, "leaks", {}))
+        self.repeats = int(lm.config.repeats or 1)
         shots = lm.config.num_fewshot or 0
         itself = lm.fewshot_cfg.split == lm.config.test_split  # a row is no example for itself
         if shots and shots > (most := len(lm.sampler.fewshot_docs()) - itself):
@@ -198,22 +211,6 @@ class Task:
         from cowest_bench.tasks.loading import load_task
 
         return partial(load_task, self.name, self.split, **self.options), ()
-
-    @property
-    def splits(self) -> list[Split]:
-        """The splits of the file that the data set has, and test in any case."""
-        named = self.meta.splits
-        return [s for s in get_args(Split) if s == "test" or named.get(s) in self.lm.dataset]
-
-    @property
-    def leaks(self) -> dict[str, int]:
-        """Rows dropped because their question is also in test, by split, if they were counted."""
-        return dict(getattr(self.lm.dataset, "leaks", {}))
-
-    @property
-    def docs(self) -> Any:
-        """The rows of the split, in order."""
-        return self.lm.task_docs
 
     @cached_property
     def samples(self) -> list[TaskSample]:
@@ -258,11 +255,6 @@ class Task:
         """The task's generation settings, in lm-eval's names."""
         _ = self.samples
         return dict(self.lm.instances[0].args[1])
-
-    @cached_property
-    def repeats(self) -> int:
-        """How often a sample is answered before it is scored (majority votes, pass@k)."""
-        return int(self.lm.config.repeats or 1)
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
         """Fill in a template of the task file with a row's fields."""
