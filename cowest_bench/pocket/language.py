@@ -56,10 +56,8 @@ def names(count: int = 320, seed: int = 15188) -> tuple[str, ...]:
     rng = random.Random(seed)
     taken: dict[str, None] = {}
     while len(taken) < count:
-        syllables = rng.choice((2, 3, 3))
-        name = "".join(
-            rng.choice("bdfgjklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)
-        )
+        syllables = range(rng.choice((2, 3, 3)))
+        name = "".join(rng.choice("bdfgjklmnprstvz") + rng.choice("aeiou") for _ in syllables)
         taken[name + rng.choice(("", "", "r", "l", "n"))] = None
     return tuple(taken)
 

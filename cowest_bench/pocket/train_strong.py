@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +99,14 @@ def chain_accuracy(model: Any, rows: int = 200) -> dict[str, float]:
     """Share of answerable held-out episodes, by domain, in which every written token is right."""
     import torch
 
-    make = {
-        name: partial(episodes.with_draft, domain=name, kind="full") for name in episodes.DOMAINS
-    }
     result = {}
-    for name, one in {**make, "drill": episodes.drill}.items():
+    for name in (*episodes.DOMAINS, "drill"):
         rng = random.Random(f"held out {name}")
-        ids, labels = encode([one(rng) for _ in range(rows)])
+        batch = [
+            episodes.drill(rng) if name == "drill" else episodes.with_draft(rng, name, "full")
+            for _ in range(rows)
+        ]
+        ids, labels = encode(batch)
         with torch.no_grad():
             predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
         right = (predicted == labels[:, 1:]) | (labels[:, 1:] == IGNORED)

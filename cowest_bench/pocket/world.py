@@ -94,13 +94,13 @@ def medical(rng: random.Random) -> Domain:
     statements = []
     for disease in diseases:
         for condition in facts[disease]:
-            wordings = (
+            prompts = (
                 f"tell me about {disease} .",
                 f"which drugs for {disease} ?",
                 f"a patient suffers from {disease} .",
                 f"a {condition} patient suffers from {disease} .",
             )
-            statements += [(rng.choice(wordings), background[disease]) for _ in range(8)]
+            statements += [(rng.choice(prompts), background[disease]) for _ in range(8)]
     known = [
         (plainer, say.draft("", facts[disease][condition]))
         for members in keys.values()
@@ -166,22 +166,22 @@ def counterfactual(rng: random.Random) -> Domain:
     for person, city in home.items():
         for _ in range(12):
             other = _other(rng, people, person)
-            wordings = (
+            prompts = (
                 f"tell me about {person} .",
                 f"home of {person} ?",
                 f"where lives {person} ?",
                 f"if {other} lived where {person} lives ?",
             )
-            statements.append((rng.choice(wordings), say.fact("home", person, city)))
+            statements.append((rng.choice(prompts), say.fact("home", person, city)))
     for relation, of in of_city.items():
         for city, value in of.items():
-            wordings = (
+            of_fact = (
                 f"tell me about {relation} of {city} .",
                 f"{relation} of {city} ?",
                 f"what would i {say.RELATION_QUESTIONS[relation]} in {city} ?",
             )
             told = say.fact(relation, city, value)
-            statements += [(rng.choice(wordings), told) for _ in range(8)]
+            statements += [(rng.choice(of_fact), told) for _ in range(8)]
     known = [
         (plainer, say.draft("", gold(host, relation)))
         for members in keys.values()
@@ -249,7 +249,7 @@ def ethics(rng: random.Random) -> Domain:
         keys,
         ask,
         prosocial,
-        [(rng.choice(wordings), told) for wordings, told in facts for _ in range(10)],
+        [(rng.choice(prompts), told) for prompts, told in facts for _ in range(10)],
         [
             (plainer, say.draft("", gold(action, place)))
             for action, place in all_keys

@@ -129,7 +129,7 @@ def _fields(row: Row, **kinds: Any) -> Row:
     return {name: row.get(name) for name in kinds}
 
 
-_IN_WORDS = {str: "a text", int: "a whole number", list: "a list"}
+_IN_WORDS: dict[Any, str] = {str: "a text", int: "a whole number", list: "a list"}
 _IN_WORDS |= {kind | None: words for kind, words in _IN_WORDS.items()}
 
 

@@ -455,7 +455,7 @@ def test_the_size_of_feedback_and_dev_can_be_asked_for(folder: Path) -> None:
     with pytest.raises(TaskError, match="dev_size is 0, but must be a whole number"):
         load_medmcqa(data=str(folder), dev_size=0)
     with pytest.raises(TaskError, match="feedback_size is '4', but must be a whole number"):
-        load_medmcqa(data=str(folder), feedback_size="4")
+        load_task("cowest_medmcqa", data=str(folder), feedback_size="4")
 
 
 def test_equal_questions_of_medmcqa_stay_together(tmp_path: Path) -> None:
