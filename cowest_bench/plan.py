@@ -29,7 +29,7 @@ from cowest_bench.method import Method, cowest
 from cowest_bench.models.budget import Budget
 from cowest_bench.store import Results, Run
 from cowest_bench.systems import System, find_system
-from cowest_bench.tasks import Split, Task, load_task, load_tasks, stated_task
+from cowest_bench.tasks import Split, StatedTask, Task, load_task, load_tasks
 
 
 class BasePlan(Asking):
@@ -114,7 +114,7 @@ class BasePlan(Asking):
             local = "data" in self.options or "COWEST_DATA" in os.environ
             if local or not stated:
                 raise  # what is wrong with files that were named is not guessed around
-            return [stated_task(name, self.split, self.options)]
+            return [StatedTask(name, self.split, self.options)]
 
 
 class Plan(BasePlan):
@@ -150,6 +150,8 @@ def _over(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result = dict(content)
     for key, value in changes.items():
         before = result.get(key)
+        if key == "options" and not isinstance(before or {}, Mapping):
+            continue  # wrong, and refused with the rest of the plan
         if isinstance(value, Mapping) and isinstance(before, Mapping) and "name" not in value:
             result[key] = _over(before, value)
         elif isinstance(value, Mapping) and isinstance(before, str):

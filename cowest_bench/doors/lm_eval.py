@@ -14,91 +14,76 @@ place for: a sample that fails, after the same retries, ends the whole command.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import lm_eval.models  # noqa: F401  (first: a model registered before it hides every built-in one)
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
-from cowest_bench.config import DEFAULT_FORMAT, DRAFT_TEMPERATURE, Asking, Limits, ModelSpec, Role
-from cowest_bench.errors import ConfigError, ModelError, RunError, TaskError, redacted, suggestion
+from cowest_bench.config import Asking, Limits, ModelSpec, Role
+from cowest_bench.errors import ConfigError, ModelError, RunError, TaskError, redacted
 from cowest_bench.lab.engine import Engine
 from cowest_bench.lab.samples import conversation, settings
 from cowest_bench.models import require_usable
 from cowest_bench.systems import find_system
 from cowest_bench.systems.turn import Turn
 from cowest_bench.tasks import Message, Metadata, chat_as_json, messages_of, read_task_file
+from cowest_bench.tasks.task import checked
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 
-@register_model("cowest")
-class CowestLM(LM):
-    """A system as a model of lm-eval.
-
-    ``--model_args`` takes the arguments by name, ``key=value,...`` or a JSON object, in which a model
-    may be an object too (``{"name": ..., "adapter": ..., "sampling": ...}``, see ``ModelSpec``).
+class Arguments(Asking, Limits):
+    """What ``--model_args`` takes, as ``key=value,...`` or a JSON object, where a model may be one too.
 
     lm-eval adds ``--model_args`` to the metadata of every task: one that reads a ``seed`` of its own
     there (the world to draw, say) gets this one, unless ``--metadata '{"seed": 3}'`` says otherwise.
+    """
 
-    Args:
-        weak: The model in the role ``weak``.
-        strong: The model in the role ``strong``.
-        system: ``weak``, ``strong``, ``collab`` or ``collab-tuned``.
-        format: How the weak model helps, a key of ``prompts.FORMATS``.
-        temperature: Of the drafts.
-        seed: Of the drafts' sampling.
-        weak_adapter: LoRA adapter on top of a local weak model.
-        dtype: Of local models.
-        include_path: A folder of task files, if lm-eval's option of that name is used: what a task
-            says for this benchmark (prompts, the length of a draft) is not handed to a model, and is
-            read from the task's file by its name.
-        attempt_timeout: Seconds for one try of a call to an endpoint.
-        timeout: Seconds for all of them.
-        retries: How often a call that failed is tried again.
-        batch_size: Given by lm-eval; local models choose their own.
-        max_batch_size: Likewise.
-        device: Likewise.
-        unknown: Refused.
+    weak: ModelSpec | None = None
+    strong: ModelSpec | None = None
+    system: str = "collab"
+    weak_adapter: str | None = None
+    """LoRA adapter on top of a local weak model."""
+    dtype: str = "auto"
+    """Of local models."""
+    include_path: str | None = None
+    """A folder of task files, if lm-eval's option of that name is used: what a task says for this
+    benchmark (prompts, the length of a draft) is not handed to a model, and is read from its file."""
+    batch_size: object = None
+    """Given by lm-eval, as are the next two; local models choose their own."""
+    max_batch_size: object = None
+    device: object = None
+
+
+@register_model("cowest")
+class CowestLM(LM):
+    """A system as a model of lm-eval; see ``Arguments``.
 
     Raises:
-        ConfigError: If an argument is unknown or missing.
+        ConfigError: If an argument is unknown, wrong or missing.
         ModelError: If a model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        weak: str | dict[str, Any] | None = None,
-        strong: str | dict[str, Any] | None = None,
-        system: str = "collab",
-        format: str = DEFAULT_FORMAT,
-        temperature: float = DRAFT_TEMPERATURE,
-        seed: int = 0,
-        weak_adapter: str | None = None,
-        dtype: str = "auto",
-        include_path: str | None = None,
-        attempt_timeout: int = Limits().attempt_timeout,
-        timeout: int = Limits().timeout,
-        retries: int = Limits().retries,
-        batch_size: object = None,
-        max_batch_size: object = None,
-        device: object = None,
-        **unknown: object,
-    ) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        for name in unknown:
-            raise ConfigError(f"There is no model argument {name}; {suggestion(name, _ARGUMENTS)}")
-        given = {"weak": _spec(weak, dtype, weak_adapter), "strong": _spec(strong, dtype, None)}
-        self._specs = _specs(system, given)
-        self._limits = Limits(attempt_timeout=attempt_timeout, timeout=timeout, retries=retries)
-        self._system = find_system(system)
-        self._asking = Asking(format=format, temperature=float(temperature), seed=int(seed))
-        self._include_path = include_path
-        self._metadata: dict[str | None, Metadata] = {}
+        given = checked(Arguments, arguments, "Model argument", ConfigError)
+        self._specs: dict[Role, ModelSpec] = {}
+        for role in find_system(given.system).roles:
+            spec: ModelSpec | None = getattr(given, role, None)
+            if spec is None:
+                raise ConfigError(f"System {given.system} needs a {role} model; give {role}=MODEL.")
+            if not isinstance(arguments[role], dict):
+                adapter = given.weak_adapter if role == "weak" else None
+                spec = spec.model_copy(update={"dtype": given.dtype, "adapter": adapter})
+            require_usable(spec)
+            self._specs[role] = spec
+        self._limits = Limits(**{name: getattr(given, name) for name in Limits.model_fields})
+        self._system = find_system(given.system)
+        self._asking = Asking(**{name: getattr(given, name) for name in Asking.model_fields})
+        self._include_path = given.include_path
+        self._metadata: dict[str, Metadata] = {}
 
     @property
     def tokenizer_name(self) -> str:
@@ -117,16 +102,18 @@ class CowestLM(LM):
         Raises:
             RunError: If a sample could not be answered: lm-eval has no rows for errors.
         """
-        places: dict[int, list[int]] = defaultdict(list)
+        places: dict[int, list[int]] = {}
         for place, request in enumerate(requests):
-            places[id(request)].append(place)
+            places.setdefault(id(request), []).append(place)
         answers = [""] * len(requests)
         engine = Engine(self._specs, self._limits)
 
-        async def work(where: list[int]) -> str | None:
-            request = requests[where[0]]
-            messages, told, plain = self._told(request, len(where))
-            for repeat, place in enumerate(where):
+        async def work(at: list[int]) -> str | None:
+            request = requests[at[0]]
+            context, generation = request.args
+            messages, plain = messages_of(context)
+            told = settings(self._metadata_of(str(request.task_name)), generation, len(at))
+            for repeat, place in enumerate(at):
                 asked = conversation(messages, plain=plain)
                 turn = Turn(asked, told, self._asking, engine.ask, repeat=repeat)
                 try:
@@ -144,52 +131,19 @@ class CowestLM(LM):
             raise engine.stopped
         return answers
 
-    def _told(self, request: Instance, repeats: int) -> tuple[list[Message], dict[str, Any], bool]:
-        """A request's conversation, what its task says to the system, and whether it is plain text."""
-        context, generation = request.args
-        messages, plain = messages_of(context)
-        name = request.task_name
-        if name not in self._metadata:
-            self._metadata[name], _ = read_task_file(str(name), self._include_path)
-        return messages, settings(self._metadata[name], generation, repeats), plain
+    def _metadata_of(self, task: str) -> Metadata:
+        if task not in self._metadata:
+            self._metadata[task], _ = read_task_file(task, self._include_path)
+        return self._metadata[task]
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Refused."""
         raise TaskError(
             f"Task {requests[0].task_name} compares log-probabilities of given answers; a "
             "collaboration answers in text, so choose a generate_until task."
         )
 
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Refused, as ``loglikelihood`` is."""
-        self.loglikelihood(requests)
-        return []
-
-
-_ARGUMENTS = (
-    *("weak", "strong", "system", "format", "temperature", "seed"),
-    *("weak_adapter", "dtype", "include_path", "attempt_timeout", "timeout", "retries"),
-)
-
-
-def _specs(system: str, given: Mapping[str, ModelSpec | None]) -> dict[Role, ModelSpec]:
-    """The model in every role that a system asks."""
-    specs = {}
-    for role in find_system(system).roles:
-        spec = given.get(role)
-        if spec is None:
-            raise ConfigError(f"System {system} needs a {role} model; give {role}=MODEL.")
-        require_usable(spec)
-        specs[role] = spec
-    return specs
-
-
-def _spec(model: str | dict[str, Any] | None, dtype: str, adapter: str | None) -> ModelSpec | None:
-    if model is None:
-        return None
-    if isinstance(model, dict):
-        return ModelSpec.model_validate(model)
-    return ModelSpec(name=str(model), dtype=dtype, adapter=adapter)
+    loglikelihood_rolling = loglikelihood
 
 
 def main(arguments: list[str]) -> None:

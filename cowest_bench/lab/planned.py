@@ -18,8 +18,7 @@ from cowest_bench.models.budget import price
 from cowest_bench.store import Results
 from cowest_bench.systems import Lengths
 from cowest_bench.systems.turn import MAX_TOKENS
-from cowest_bench.tasks import BYTES_PER_TOKEN
-from cowest_bench.tasks.stated import StatedTask
+from cowest_bench.tasks import BYTES_PER_TOKEN, StatedTask
 
 S = TypeVar("S", bound=Step)
 Measured = Mapping[tuple[str, str, Role, str], tuple[float, float]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,10 @@ import yaml
 from cowest_bench.config import Asking, ModelSpec, Pairing
 from cowest_bench.lab import workers
 from cowest_bench.store import Results, Run, replaced
-from cowest_bench.systems import system_names
+from cowest_bench.systems import COLLAB, COLLAB_TUNED, system_names
 
 if TYPE_CHECKING:
-    from cowest_bench.lab.evaluate import Evaluate
-    from cowest_bench.lab.lab import Lab
     from cowest_bench.method import Method
-    from cowest_bench.tasks import Task
 
 DOMAINS = ("medical", "counterfactual", "ethics")
 STRONG = Path(__file__).parent / "strong"
@@ -35,7 +32,6 @@ CONTROLS = ("shuffled", "random-pairs", "best-draft-sft")
 
 WIDTHS = (32, 64, 96)  # of the sweep's weak models
 THREADS = 1  # of each process, so that the numbers do not depend on the number of cores
-OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 def method() -> Method:
@@ -43,26 +39,15 @@ def method() -> Method:
     from cowest_bench.lab.training import DPOSettings, SFTSettings
     from cowest_bench.method import Method
 
+    common = {"max_length": 192, "gradient_checkpointing": False}
+    sft = {"learning_rate": 5e-3, "epochs": 8, "batch_size": 64, "lora": None, **common}
+    dpo = {"learning_rate": 1e-3, "steps": 40, "eval_steps": 10, "batch_size": 32, **common}
     return Method(
         signal="logprob",
         rule="rank",
         k=4,
-        sft=SFTSettings(
-            learning_rate=5e-3,
-            epochs=8,
-            batch_size=64,
-            max_length=192,
-            lora=None,
-            gradient_checkpointing=False,
-        ),
-        dpo=DPOSettings(
-            learning_rate=1e-3,
-            steps=40,
-            eval_steps=10,
-            batch_size=32,
-            max_length=192,
-            gradient_checkpointing=False,
-        ),
+        sft=SFTSettings.model_validate(sft),
+        dpo=DPOSettings.model_validate(dpo),
     )
 
 
@@ -76,40 +61,17 @@ def fresh_weak(seed: int, results: Results, width: int = 64) -> ModelSpec:
     """A weak model with random weights (64 wide: 0.1M parameters), which knows nothing before SFT."""
     from cowest_bench.pocket import language, llama
 
-    shape = llama.Shape(
-        width=width,
-        layers=2,
-        intermediate=8 * round(width * 21 / 64),
-        embedding_std=0.05,
-        final_norm=1.0,
-    )
     folder = results.models / f"pocket-weak-{width}-seed-{seed}"
     if not folder.is_dir():
+        shape = llama.Shape(
+            width, 2, 8 * round(width * 21 / 64), embedding_std=0.05, final_norm=1.0
+        )
         making = folder.with_name(f".{folder.name}.{os.getpid()}")
         llama.initialise(seed, shape).save_pretrained(str(making))
         language.save_tokenizer(making)
         with contextlib.suppress(OSError):  # another domain's process was faster
             making.rename(folder)
     return ModelSpec(name=str(folder), dtype="float32")
-
-
-def evaluations(
-    lab: Lab, task: Task, seed: int, results: Results, controls: Sequence[str] = ()
-) -> Iterator[Evaluate]:
-    """The evaluations of a demo: those of the method, and of the controls asked for."""
-    from cowest_bench.method import cowest
-    from cowest_bench.systems import COLLAB, COLLAB_TUNED
-
-    models, asking = Pairing(weak=fresh_weak(seed, results), strong=strong()), Asking(seed=seed)
-    how = method()
-    for step in cowest(lab, task, models, how, asking=asking):
-        yield step
-        if step.system is COLLAB and "shuffled" in controls:
-            yield lab.evaluate(task, COLLAB, step.given, asking, control="shuffled")
-    for control in ("random-pairs", "best-draft-sft"):
-        if control in controls:
-            changed = how.model_copy(update={"control": control})
-            yield from cowest(lab, task, models, changed, systems=(COLLAB_TUNED,), asking=asking)
 
 
 def write_sweep(
@@ -148,9 +110,12 @@ def demo(
     progress: workers.WorkerProgress | None = None,
 ) -> list[Run]:
     """Run the domains side by side; returns the test runs in order."""
-    log = results.logs / "demo.log"
     with workers.processes(
-        len(domains), threads=THREADS, log=log, progress=progress, environment=OFFLINE
+        len(domains),
+        threads=THREADS,
+        log=results.logs / "demo.log",
+        progress=progress,
+        environment={"HF_HUB_OFFLINE": "1"},
     ) as executor:
         futures = [executor.submit(_work, domain, seed, results, controls) for domain in domains]
         wait(futures)  # if one fails, the others' runs are stored
@@ -158,11 +123,21 @@ def demo(
 
 
 def _work(domain: str, seed: int, results: Results, controls: Sequence[str]) -> list[Run]:
-    """The test runs of all systems in one domain, and of the controls asked for."""
+    """The test runs in one domain: those of the method, and of the controls asked for."""
     from cowest_bench.lab.local import Local
+    from cowest_bench.method import cowest
     from cowest_bench.tasks import load_task
 
     task = load_task(f"cowest_pocket_{domain}", seed=seed)
     lab = Local(results, progress=partial(workers.tell, domain))
-    runs = [step.run(results) for step in evaluations(lab, task, seed, results, controls)]
-    return [run for run in runs if run]
+    models, asking = Pairing(weak=fresh_weak(seed, results), strong=strong()), Asking(seed=seed)
+    steps = []
+    for step in cowest(lab, task, models, method(), asking=asking):
+        steps.append(step)
+        if step.system is COLLAB and "shuffled" in controls:
+            steps.append(lab.evaluate(task, COLLAB, step.given, asking, control="shuffled"))
+    for control in ("random-pairs", "best-draft-sft"):
+        if control in controls:
+            how = method().model_copy(update={"control": control})
+            steps += cowest(lab, task, models, how, systems=(COLLAB_TUNED,), asking=asking)
+    return [run for run in (step.run(results) for step in steps) if run]

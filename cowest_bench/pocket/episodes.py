@@ -12,7 +12,7 @@ differ only in whom they are about: without this the model used 38% of the irrel
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cowest_bench.pocket import language as say
@@ -31,28 +31,17 @@ class Episode(NamedTuple):
     trained: tuple[bool, ...] | None = None  # by word of the completion; None: all words
 
 
-def _finish(
-    rng: random.Random,
-    question: str,
-    kind: str,
-    backgrounds: dict[str, str],
-    used: str,
-    gold: str,
-    choices: list[str],
-) -> Episode:
-    """The question with a draft of this kind, and the target that follows from it."""
-    if kind == "full":
-        draft = say.draft(backgrounds["full"], rng.choice(choices))
-        return Episode(f"{question} {draft}", say.refinement(used, gold))
-    target = say.refinement(say.NOT_SURE, gold)
-    if kind == "none":
-        return Episode(question, target)
-    wrong = [choice for choice in choices if choice != gold]
-    answer = gold if rng.random() < FALLBACK_ACCURACY else rng.choice(wrong)
-    return Episode(f"{question} {say.draft(backgrounds.get(kind, ''), answer)}", target)
+class Puzzle(NamedTuple):
+    """A question of an invented world, and the backgrounds that its drafts may have."""
+
+    question: str
+    choices: Sequence[str]
+    gold: str
+    used: str  # the facts that lead to the answer
+    backgrounds: Mapping[str, str]  # by kind of draft: full, partial, irrelevant
 
 
-def medical(rng: random.Random, kind: str) -> Episode:
+def medical(rng: random.Random) -> Puzzle:
     """Look up the patient's condition among the drugs for the disease."""
     disease, other, *rest = rng.sample(say.names(), 15)
     conditions, drugs, unasked = rest[:3], rest[3:6], rest[7:]
@@ -60,79 +49,86 @@ def medical(rng: random.Random, kind: str) -> Episode:
     condition, gold = rng.choice(pairs)
     choices = [*drugs, rest[6]]
     rng.shuffle(choices)
-    question = say.medical_question(condition, disease) + " " + say.options(choices)
     without = [pair for pair in pairs if pair[0] != condition][: rng.choice((1, 2))]
     other_drugs = rng.sample([*choices, *unasked[:3]], 3)
-    elsewhere = list(zip(rng.sample([*conditions, *unasked[3:]], 3), other_drugs, strict=True))
+    elsewhere = zip(rng.sample([*conditions, *unasked[3:]], 3), other_drugs, strict=True)
     backgrounds = {
-        "full": say.medical_background(disease, pairs),
-        "partial": say.medical_background(disease, without),
-        "irrelevant": say.medical_background(other, elsewhere),
+        "full": say.table(f"drugs for {disease}", pairs),
+        "partial": say.table(f"drugs for {disease}", without),
+        "irrelevant": say.table(f"drugs for {other}", elsewhere),
     }
-    return _finish(rng, question, kind, backgrounds, f"{condition} {gold}", gold, choices)
+    question = f"{say.medical_question(condition, disease)} {say.options(choices)}"
+    return Puzzle(question, choices, gold, f"{condition} {gold}", backgrounds)
 
 
-def counterfactual(rng: random.Random, kind: str) -> Episode:
+def counterfactual(rng: random.Random) -> Puzzle:
     """Follow two facts: where the host lives, and what that city speaks or pays with."""
-    person, host, stranger, *rest = rng.sample(say.names(), 12)
-    city, own_city, far_city, *values = rest
-    gold, own = values[:2]
+    person, host, stranger, city, own_city, far_city, *values = rng.sample(say.names(), 12)
+    gold, own, far = values[:3]
     relation = rng.choice(list(say.RELATION_QUESTIONS))
-    question = say.counterfactual_question(person, host, relation)
-    of_host = say.home(host, city)
-    answer_fact = say.city_fact(relation, city, gold)
-    of_person = f"{say.home(person, own_city)} {say.city_fact(relation, own_city, own)}"
-    of_stranger = f"{say.home(stranger, far_city)} {say.city_fact(relation, far_city, values[2])}"
+    of_host, answer = say.fact("home", host, city), say.fact(relation, city, gold)
+    of_person = f"{say.fact('home', person, own_city)} {say.fact(relation, own_city, own)}"
+    of_stranger = f"{say.fact('home', stranger, far_city)} {say.fact(relation, far_city, far)}"
     backgrounds = {
         # Each kind varies in its number of facts, so that the number does not give the kind away.
-        "full": rng.choice((f"{of_host} {answer_fact}", f"{of_host} {answer_fact} {of_person}")),
+        "full": rng.choice((f"{of_host} {answer}", f"{of_host} {answer} {of_person}")),
         "partial": rng.choice((of_host, of_person, f"{of_host} {of_person}")),
         "irrelevant": rng.choice((of_stranger, f"{of_stranger} {of_person}")),
     }
-    used = f"{of_host} {answer_fact}".removesuffix(" .")
-    return _finish(rng, question, kind, backgrounds, used, gold, values)
+    question = say.counterfactual_question(person, host, relation)
+    return Puzzle(question, values, gold, f"{of_host} {answer}".removesuffix(" ."), backgrounds)
 
 
-def ethics(rng: random.Random, kind: str) -> Episode:
+def ethics(rng: random.Random) -> Puzzle:
     """Find the kind of the place, and how that kind sees the action."""
     place, action, other_place, other_action, *names = rng.sample(say.names(), 10)
-    kinds = names[:3]
-    norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in kinds]
+    norms = [(kind, rng.choice(list(say.NORM_LABELS))) for kind in names[:3]]
     of_kind, norm = rng.choice(norms)
-    gold = say.NORM_LABELS[norm]
     question = say.ethics_utterance(place, action, rng.choice(say.SPEAKERS))
-    without = [(k, n) for k, n in norms if k != of_kind]
+    without = say.table(f"rule of {action}", [each for each in norms if each[0] != of_kind])
     other_norms = [(k, rng.choice(list(say.NORM_LABELS))) for k in rng.sample(names, 3)]
-    place_kind = say.kind_of(place, of_kind)
+    place_kind, rule = say.fact("kind", place, of_kind), say.table(f"rule of {action}", norms)
+    partial = rng.choice((place_kind, rule, f"{place_kind} {without}"))
+    other_kind = say.fact("kind", other_place, rng.choice(names))
     backgrounds = {
-        "full": f"{place_kind} {say.rule_of(action, norms)}",
-        "partial": rng.choice(
-            (place_kind, say.rule_of(action, norms), f"{place_kind} {say.rule_of(action, without)}")
-        ),
-        "irrelevant": (
-            f"{say.kind_of(other_place, rng.choice(names))} "
-            f"{say.rule_of(other_action, other_norms)}"
-        ),
+        "full": f"{place_kind} {rule}",
+        "partial": partial,
+        "irrelevant": f"{other_kind} {say.table(f'rule of {other_action}', other_norms)}",
     }
     used = f"{place_kind} {of_kind} {norm}"
-    return _finish(rng, question, kind, backgrounds, used, gold, list(say.LABELS))
+    return Puzzle(question, say.LABELS, say.NORM_LABELS[norm], used, backgrounds)
 
 
-DOMAINS: dict[str, Callable[[random.Random, str], Episode]] = {
+DOMAINS: dict[str, Callable[[random.Random], Puzzle]] = {
     "medical": medical,
     "counterfactual": counterfactual,
     "ethics": ethics,
 }
 
 
+def with_draft(rng: random.Random, domain: str, kind: str) -> Episode:
+    """An episode of a domain with a draft of this kind, and the target that follows from it."""
+    puzzle = DOMAINS[domain](rng)
+    gold, target = puzzle.gold, say.refinement(say.NOT_SURE, puzzle.gold)
+    if kind == "none":
+        return Episode(puzzle.question, target)
+    if kind == "full":
+        answer, target = rng.choice(puzzle.choices), say.refinement(puzzle.used, gold)
+    elif rng.random() < FALLBACK_ACCURACY:
+        answer = gold
+    else:
+        answer = rng.choice([choice for choice in puzzle.choices if choice != gold])
+    draft = say.draft(puzzle.backgrounds.get(kind, ""), answer)
+    return Episode(f"{puzzle.question} {draft}", target)
+
+
 def episode(rng: random.Random, full_share: float = DRAFT_KINDS["full"]) -> Episode:
     """One episode of a random domain and draft kind; a share ``full_share`` can be answered."""
-    if rng.random() < full_share:
-        kind = "full"
-    else:
+    kind = "full"
+    if rng.random() >= full_share:
         others = {k: w for k, w in DRAFT_KINDS.items() if k != "full"}
         (kind,) = rng.choices(list(others), list(others.values()))
-    return rng.choice(list(DOMAINS.values()))(rng, kind)
+    return with_draft(rng, rng.choice(list(DOMAINS)), kind)
 
 
 def drill(rng: random.Random, words: int = 64) -> Episode:

@@ -1,6 +1,6 @@
 """The language of the pocket world: its words, its sentences, its tokenizer.
 
-Functions of this module write every question, draft and answer of the world. So the strong model is
+Functions of this module write every question, draft and answer that the strong model sees. So it is
 trained on exactly the sentences that it later reads, with other names in them. The words mean nothing
 outside the world, so no pretrained model has seen its facts.
 """
@@ -8,7 +8,7 @@ outside the world, so no pretrained model has seen its facts.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,10 +56,8 @@ def names(count: int = 320, seed: int = 15188) -> tuple[str, ...]:
     rng = random.Random(seed)
     taken: dict[str, None] = {}
     while len(taken) < count:
-        syllables = rng.choice((2, 3, 3))
-        name = "".join(
-            rng.choice("bdfgjklmnprstvz") + rng.choice("aeiou") for _ in range(syllables)
-        )
+        syllables = range(rng.choice((2, 3, 3)))
+        name = "".join(rng.choice("bdfgjklmnprstvz") + rng.choice("aeiou") for _ in syllables)
         taken[name + rng.choice(("", "", "r", "l", "n"))] = None
     return tuple(taken)
 
@@ -96,24 +94,30 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer().save_pretrained(str(folder))
 
 
-# --- drafts and answers ---------------------------------------------------------------------------
-
-
-def draft(background: str, answer: str) -> str:
-    """What a weak model writes: background knowledge, if any, then its own answer."""
-    said = [f"background : {background}"] if background else []
-    return " ".join([*said, f"draft answer : {answer}"])
-
-
-def refinement(used: str, answer: str) -> str:
-    """What the strong model writes: the facts it uses (or ``not sure``), then the answer."""
-    return f"refine : {used} . answer : {answer}"
-
+# --- sentences ------------------------------------------------------------------------------------
 
 NOT_SURE = "not sure"
 
 
-# --- medical --------------------------------------------------------------------------------------
+def draft(background: str, answer: str) -> str:
+    """What a weak model writes: background knowledge, if any, then its own answer."""
+    before = f"background : {background} " if background else ""
+    return f"{before}draft answer : {answer}"
+
+
+def refinement(used: str, answer: str) -> str:
+    """What the strong model writes: the facts it uses (or ``NOT_SURE``), then the answer."""
+    return f"refine : {used} . answer : {answer}"
+
+
+def fact(relation: str, of: str, value: str) -> str:
+    """A single fact: the home of a person, the language of a city, the kind of a place."""
+    return f"{relation} of {of} {value} ."
+
+
+def table(heading: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """Facts of one kind; key and value are adjacent, so that a lookup is enough."""
+    return f"{heading} : " + " , ".join(f"{key} {value}" for key, value in pairs) + " ."
 
 
 def medical_question(condition: str, disease: str) -> str:
@@ -121,32 +125,7 @@ def medical_question(condition: str, disease: str) -> str:
 
 
 def options(choices: Sequence[str]) -> str:
-    return " ".join(
-        f"{letter} {choice}" for letter, choice in zip(OPTION_LETTERS, choices, strict=True)
-    )
-
-
-def medical_background(disease: str, drugs: Sequence[tuple[str, str]]) -> str:
-    """Which drug suits which condition; key and value are adjacent, so that a lookup is enough."""
-    return f"drugs for {disease} : " + " , ".join(f"{c} {x}" for c, x in drugs) + " ."
-
-
-def medical_statement_prompts(condition: str, disease: str) -> tuple[str, ...]:
-    """Prompts for which the weak model learns the facts about a disease."""
-    return (
-        f"tell me about {disease} .",
-        f"which drugs for {disease} ?",
-        f"a patient suffers from {disease} .",
-        f"a {condition} patient suffers from {disease} .",
-    )
-
-
-def medical_known_prompts(condition: str, disease: str) -> tuple[str, ...]:
-    """Plainer wordings, without options; the weak model learns some answers in these."""
-    return (medical_question(condition, disease), f"which drug for {condition} in {disease} ?")
-
-
-# --- counterfactual -------------------------------------------------------------------------------
+    return " ".join(f"{key} {choice}" for key, choice in zip(OPTION_LETTERS, choices, strict=True))
 
 
 def counterfactual_question(person: str, host: str, relation: str) -> str:
@@ -154,68 +133,5 @@ def counterfactual_question(person: str, host: str, relation: str) -> str:
     return f"if {person} lived where {host} lives , what would {person} {asked} ?"
 
 
-def home(person: str, city: str) -> str:
-    return f"home of {person} {city} ."
-
-
-def city_fact(relation: str, city: str, value: str) -> str:
-    return f"{relation} of {city} {value} ."
-
-
-def home_prompts(person: str, other: str) -> tuple[str, ...]:
-    """Prompts for which the weak model learns where a person lives."""
-    return (
-        f"tell me about {person} .",
-        f"home of {person} ?",
-        f"where lives {person} ?",
-        f"if {other} lived where {person} lives ?",
-    )
-
-
-def city_prompts(relation: str, city: str) -> tuple[str, ...]:
-    """Prompts for which the weak model learns what a city speaks or pays with."""
-    return (
-        f"tell me about {relation} of {city} .",
-        f"{relation} of {city} ?",
-        f"what would i {RELATION_QUESTIONS[relation]} in {city} ?",
-    )
-
-
-def counterfactual_known_prompts(host: str, relation: str) -> tuple[str, ...]:
-    """Plainer wordings, without a second person; the weak model learns some answers in these."""
-    asked = RELATION_QUESTIONS[relation]
-    return (
-        f"if i lived where {host} lives , what would i {asked} ?",
-        f"what does {host} {asked} ?",
-    )
-
-
-# --- ethics ---------------------------------------------------------------------------------------
-
-
 def ethics_utterance(place: str, action: str, speaker: str) -> str:
     return f"we are at {place} . {speaker} says : i will {action} here . label ?"
-
-
-def kind_of(place: str, kind: str) -> str:
-    return f"kind of {place} {kind} ."
-
-
-def rule_of(action: str, norms: Sequence[tuple[str, str]]) -> str:
-    """How each kind of place sees the action; key and value are adjacent."""
-    return f"rule of {action} : " + " , ".join(f"{kind} {norm}" for kind, norm in norms) + " ."
-
-
-def kind_prompts(place: str) -> tuple[str, ...]:
-    """Prompts for which the weak model learns the kind of a place."""
-    return (f"tell me about {place} .", f"we are at {place} .", f"kind of {place} ?")
-
-
-def rule_prompts(action: str) -> tuple[str, ...]:
-    """Prompts for which the weak model learns how places see an action."""
-    return (f"tell me about {action} .", f"i will {action} .", f"rule of {action} ?")
-
-
-def ethics_known_prompts(place: str, action: str) -> tuple[str, ...]:
-    """Plainer wordings, without a scene; the weak model learns some answers in these."""
-    return (f"to {action} at {place} ?", f"{action} at {place} ?")

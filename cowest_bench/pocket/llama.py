@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 HEADS = 4
 ROPE_THETA = 1000.0  # no context is longer than language.MAX_LENGTH
 
-#: Standard deviations by part. Norm weights start at 1 and other biases at 0.
+#: Standard deviations by part of the model; other biases are 0.
 INITIAL_STD = {
     "q_proj.bias": 0.5,
     "k_proj.bias": 0.5,
@@ -42,8 +42,9 @@ def initialise(seed: int, shape: Shape) -> LlamaForCausalLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
+    vocabulary = language.words()
     config = LlamaConfig(
-        vocab_size=len(language.words()),
+        vocab_size=len(vocabulary),
         hidden_size=shape.width,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
@@ -52,21 +53,18 @@ def initialise(seed: int, shape: Shape) -> LlamaForCausalLM:
         tie_word_embeddings=True,
         attention_bias=True,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        pad_token_id=language.words().index(language.PAD),
-        bos_token_id=language.words().index(language.BOS),
-        eos_token_id=language.words().index(language.EOS),
+        pad_token_id=vocabulary.index(language.PAD),
+        bos_token_id=vocabulary.index(language.BOS),
+        eos_token_id=vocabulary.index(language.EOS),
     )
     model = LlamaForCausalLM(config)
+    stds = INITIAL_STD | {"embed_tokens.weight": shape.embedding_std}
     for name, weight in model.named_parameters():
         part = ".".join(name.split(".")[-2:])
         if part == "norm.weight":
             torch.nn.init.constant_(weight, shape.final_norm)
-        elif part == "embed_tokens.weight":
-            torch.nn.init.normal_(weight, std=shape.embedding_std)
-        elif part in INITIAL_STD:
-            torch.nn.init.normal_(weight, std=INITIAL_STD[part])
+        elif part in stds or part.endswith("proj.weight"):
+            torch.nn.init.normal_(weight, std=stds.get(part, INITIAL_STD_OTHERS))
         elif part.endswith(".bias"):
             torch.nn.init.zeros_(weight)
-        elif part.endswith("proj.weight"):
-            torch.nn.init.normal_(weight, std=INITIAL_STD_OTHERS)
     return model

@@ -35,10 +35,8 @@ BATCH = 64
 LENGTH = 72  # tokens; slightly longer than the longest row (a drill)
 LEARNING_RATE = 2e-3
 WARM_UP = 100
-DRILL_STEPS = 300  # most rows are drills until then, and DRILL_SHARE afterwards
-DRILL_SHARE = 0.12
-EASY_STEPS = 300  # nearly all episodes are answerable until then
-EASY_SHARE = 0.9
+EASY_STEPS = 300  # most rows are drills and nearly all episodes can be answered until then
+FINAL_SHARES = (0.12, episodes.DRAFT_KINDS["full"])  # of drills, and of such episodes, afterwards
 LOOKING_BACK = 2  # heads of the first layer
 PEAK = 4.0  # size of their biases: scores fall by 2.3 one step away from the previous token
 IGNORED = -100
@@ -72,20 +70,17 @@ def encode(batch: list[episodes.Episode]) -> tuple[torch.Tensor, torch.Tensor]:
     vocabulary = {word: i for i, word in enumerate(language.words())}
     for row, (prompt, completion, trained) in enumerate(batch):
         read = f"{language.BOS} {language.USER} {prompt} {language.ASSISTANT}".split()
-        written = [*completion.split(), language.EOS]
-        tokens = torch.tensor([vocabulary[word] for word in read + written])
-        ids[row, : len(tokens)] = tokens
-        wanted = tokens[len(read) :].clone()
-        if trained is not None:
-            wanted[~torch.tensor([*trained, False])] = IGNORED
-        labels[row, len(read) : len(tokens)] = wanted
+        tokens = [vocabulary[word] for word in (*read, *completion.split(), language.EOS)]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        for place in range(len(read), len(tokens)):
+            if trained is None or [*trained, False][place - len(read)]:
+                labels[row, place] = tokens[place]
     return ids, labels
 
 
 def draw(rng: random.Random, step: int) -> list[episodes.Episode]:
-    """The batch of a step: drills first, then harder episodes."""
-    drill_share = 0.8 if step < DRILL_STEPS else DRILL_SHARE
-    full_share = EASY_SHARE if step < EASY_STEPS else episodes.DRAFT_KINDS["full"]
+    """The batch of a step: drills and easy episodes first, then harder ones."""
+    drill_share, full_share = (0.8, 0.9) if step < EASY_STEPS else FINAL_SHARES
     return [
         episodes.drill(rng) if rng.random() < drill_share else episodes.episode(rng, full_share)
         for _ in range(BATCH)
@@ -106,15 +101,15 @@ def chain_accuracy(model: Any, rows: int = 200) -> dict[str, float]:
 
     result = {}
     for name in (*episodes.DOMAINS, "drill"):
-        make = episodes.DOMAINS.get(name)
         rng = random.Random(f"held out {name}")
-        ids, labels = encode(
-            [make(rng, "full") if make else episodes.drill(rng) for _ in range(rows)]
-        )
+        batch = [
+            episodes.drill(rng) if name == "drill" else episodes.with_draft(rng, name, "full")
+            for _ in range(rows)
+        ]
+        ids, labels = encode(batch)
         with torch.no_grad():
             predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
-        wanted = labels[:, 1:]
-        right = (predicted == wanted) | (wanted == IGNORED)
+        right = (predicted == labels[:, 1:]) | (labels[:, 1:] == IGNORED)
         result[name] = right.all(1).float().mean().item()
     return result
 

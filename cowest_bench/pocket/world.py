@@ -11,7 +11,7 @@ real records have them; these fields must never reach a prompt.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 Record: TypeAlias = dict[str, Any]
+Key: TypeAlias = tuple[str, str]
 Item = TypeVar("Item")
 
 #: Samples per split; they cycle through the split's keys.
@@ -42,59 +43,19 @@ class Question(NamedTuple):
     backgrounds: Mapping[str, str]  # by kind of draft: full, partial, irrelevant
     record: Callable[[str], Record]
 
-    def draft(self, kind: str) -> str:
-        """The draft of a kind; its answer is always right, because it is a training target."""
-        return say.draft(self.backgrounds.get(kind, ""), self.gold)
+    def with_draft(self, kind: str) -> Record:
+        """The record with a draft of this kind, whose answer is right: it is a training target."""
+        return self.record(say.draft(self.backgrounds.get(kind, ""), self.gold))
 
 
 class Domain(NamedTuple):
     """The knowledge and the questions of one domain of a world."""
 
-    keys: Mapping[str, Sequence[tuple[str, str]]]  # by split
-    ask: Callable[[Any], Question]  # a new question about a key
-    statements: Sequence[Record]
-    known: Sequence[Record]
-
-
-def splits(domain: Domain, rng: random.Random) -> dict[str, list[Record]]:
-    """The records of a domain by split."""
-    asked = {split: list(_questions(domain, split)) for split in domain.keys}
-    kinds, weights = list(DRAFT_KINDS), list(DRAFT_KINDS.values())
-    taught = [
-        question.record(question.draft(kind))
-        for question in asked.pop("train")
-        for kind in rng.choices(kinds, weights, k=DRAFTS_PER_QUESTION)
-    ]
-    return {
-        "train": taught + list(domain.statements) + list(domain.known) * KNOWN_ROWS,
-        **{
-            split: [q.record(q.draft("full")) for q in questions]
-            for split, questions in asked.items()
-        },
-    }
-
-
-def _questions(domain: Domain, split: str) -> Iterator[Question]:
-    """The split's questions, all different, cycling through its keys."""
-    seen: set[str] = set()
-    for key in islice(cycle(domain.keys[split]), 50 * QUESTIONS[split]):
-        question = domain.ask(key)
-        if question.text not in seen:
-            seen.add(question.text)
-            yield question
-        if len(seen) == QUESTIONS[split]:
-            return
-    raise ValueError(f"{split}: fewer than {QUESTIONS[split]} different questions can be asked")
-
-
-def _split(rng: random.Random, items: Sequence[Item], **sizes: int) -> dict[str, list[Item]]:
-    """Disjoint random groups of the given sizes; the remaining items are never asked."""
-    shuffled = iter(rng.sample(items, len(items)))
-    return {split: list(islice(shuffled, size)) for split, size in sizes.items()}
-
-
-def _other(rng: random.Random, items: Sequence[Item], *than: Item) -> Item:
-    return rng.choice([item for item in items if item not in than])
+    keys: Mapping[str, Sequence[Key]]  # by split
+    ask: Callable[[Key], Question]  # a new question about a key
+    record: Callable[[str, str], Record]  # of a prompt and what the weak model learns to write
+    statements: Sequence[tuple[str, str]]  # prompts, each with the fact that it is answered with
+    known: Sequence[tuple[str, str]]  # likewise, with the answer to a known key
 
 
 # --- medical --------------------------------------------------------------------------------------
@@ -108,59 +69,54 @@ def medical(rng: random.Random) -> Domain:
         disease: dict(zip(rng.sample(conditions, 3), rng.sample(drugs, 3), strict=True))
         for disease in diseases
     }
-    groups = _split(rng, diseases, test=35, dev=10, feedback=20, train=25)
-    keys = {
-        split: rng.sample(all_keys, len(all_keys))
-        for split, members in groups.items()
-        for all_keys in [
-            [(disease, condition) for disease in members for condition in facts[disease]]
-        ]
-    }
-    background = {d: say.medical_background(d, list(facts[d].items())) for d in diseases}
+    keys = {}
+    for split, members in _split(rng, diseases, test=35, dev=10, feedback=20, train=25).items():
+        of_split = [(disease, condition) for disease in members for condition in facts[disease]]
+        keys[split] = rng.sample(of_split, len(of_split))
+    background = {d: say.table(f"drugs for {d}", facts[d].items()) for d in diseases}
 
-    def ask(key: tuple[str, str]) -> Question:
+    def ask(key: Key) -> Question:
         disease, condition = key
-        gold = facts[disease][condition]
-        of_disease = list(facts[disease].values())
-        options = [*of_disease, _other(rng, drugs, *of_disease)]
+        suited = facts[disease]
+        options = [*suited.values(), _other(rng, drugs, *suited.values())]
         rng.shuffle(options)
-        without = [(c, drug) for c, drug in facts[disease].items() if c != condition]
-        text = say.medical_question(condition, disease)
-        return Question(
-            f"{text} {say.options(options)}",
-            gold,
-            {
-                "full": background[disease],
-                "partial": say.medical_background(disease, without),
-                "irrelevant": background[_other(rng, diseases, disease)],
-            },
-            partial(medmcqa, text, options=options, cop=options.index(gold), topic=disease),
-        )
+        text, gold = say.medical_question(condition, disease), suited[condition]
+        without = [(c, drug) for c, drug in suited.items() if c != condition]
+        backgrounds = {
+            "full": background[disease],
+            "partial": say.table(f"drugs for {disease}", without),
+            "irrelevant": background[_other(rng, diseases, disease)],
+        }
+        cop = options.index(gold)
+        record = partial(medmcqa, text, options=options, cop=cop, topic=disease)
+        return Question(f"{text} {say.options(options)}", gold, backgrounds, record)
 
-    return Domain(
-        keys=keys,
-        ask=ask,
-        statements=[
-            medmcqa(
-                rng.choice(say.medical_statement_prompts(condition, disease)), background[disease]
+    statements = []
+    for disease in diseases:
+        for condition in facts[disease]:
+            prompts = (
+                f"tell me about {disease} .",
+                f"which drugs for {disease} ?",
+                f"a patient suffers from {disease} .",
+                f"a {condition} patient suffers from {disease} .",
             )
-            for disease in diseases
-            for condition in facts[disease]
-            for _ in range(8)
-        ],
-        known=[
-            medmcqa(prompt, say.draft("", facts[disease][condition]))
-            for members in keys.values()
-            for disease, condition in rng.sample(members, round(0.30 * len(members)))
-            for prompt in say.medical_known_prompts(condition, disease)
-        ],
-    )
+            statements += [(rng.choice(prompts), background[disease]) for _ in range(8)]
+    known = [
+        (plainer, say.draft("", facts[disease][condition]))
+        for members in keys.values()
+        for disease, condition in rng.sample(members, round(0.30 * len(members)))
+        for plainer in (
+            say.medical_question(condition, disease),
+            f"which drug for {condition} in {disease} ?",
+        )
+    ]
+    return Domain(keys, ask, medmcqa, statements, known)
 
 
 def medmcqa(
     question: str,
     exp: str,
-    options: Sequence[str] | None = None,
+    options: Sequence[str] = (),
     cop: int | None = None,
     topic: str | None = None,
 ) -> Record:
@@ -190,50 +146,52 @@ def counterfactual(rng: random.Random) -> Domain:
         return of_city[relation][home[person]]
 
     def chain(person: str, relation: str) -> str:
-        fact = say.city_fact(relation, home[person], gold(person, relation))
-        return f"{say.home(person, home[person])} {fact}"
+        value = say.fact(relation, home[person], gold(person, relation))
+        return f"{say.fact('home', person, home[person])} {value}"
 
-    def ask(key: tuple[str, str]) -> Question:
+    def ask(key: Key) -> Question:
         host, relation = key
         person = _other(rng, people, host)
         stranger = _other(rng, people, host, person)
         text = say.counterfactual_question(person, host, relation)
-        return Question(
-            text,
-            gold(host, relation),
-            {
-                "full": f"{chain(host, relation)} {chain(person, relation)}",
-                "partial": say.home(host, home[host]),
-                "irrelevant": chain(stranger, relation),
-            },
-            partial(ifqa, text, answers=[gold(host, relation)], title=host),
-        )
+        backgrounds = {
+            "full": f"{chain(host, relation)} {chain(person, relation)}",
+            "partial": say.fact("home", host, home[host]),
+            "irrelevant": chain(stranger, relation),
+        }
+        record = partial(ifqa, text, answers=[gold(*key)], title=host)
+        return Question(text, gold(*key), backgrounds, record)
 
-    homes = [
-        ifqa(
-            rng.choice(say.home_prompts(person, _other(rng, people, person))),
-            say.home(person, city),
+    statements = []
+    for person, city in home.items():
+        for _ in range(12):
+            other = _other(rng, people, person)
+            prompts = (
+                f"tell me about {person} .",
+                f"home of {person} ?",
+                f"where lives {person} ?",
+                f"if {other} lived where {person} lives ?",
+            )
+            statements.append((rng.choice(prompts), say.fact("home", person, city)))
+    for relation, of in of_city.items():
+        for city, value in of.items():
+            of_fact = (
+                f"tell me about {relation} of {city} .",
+                f"{relation} of {city} ?",
+                f"what would i {say.RELATION_QUESTIONS[relation]} in {city} ?",
+            )
+            told = say.fact(relation, city, value)
+            statements += [(rng.choice(of_fact), told) for _ in range(8)]
+    known = [
+        (plainer, say.draft("", gold(host, relation)))
+        for members in keys.values()
+        for host, relation in rng.sample(members, round(0.10 * len(members)))
+        for plainer in (
+            f"if i lived where {host} lives , what would i {say.RELATION_QUESTIONS[relation]} ?",
+            f"what does {host} {say.RELATION_QUESTIONS[relation]} ?",
         )
-        for person, city in home.items()
-        for _ in range(12)
     ]
-    values_told = [
-        ifqa(rng.choice(say.city_prompts(relation, city)), say.city_fact(relation, city, value))
-        for relation, of in of_city.items()
-        for city, value in of.items()
-        for _ in range(8)
-    ]
-    return Domain(
-        keys=keys,
-        ask=ask,
-        statements=homes + values_told,
-        known=[
-            ifqa(prompt, say.draft("", gold(host, relation)))
-            for members in keys.values()
-            for host, relation in rng.sample(members, round(0.10 * len(members)))
-            for prompt in say.counterfactual_known_prompts(host, relation)
-        ],
-    )
+    return Domain(keys, ask, ifqa, statements, known)
 
 
 def ifqa(
@@ -257,42 +215,46 @@ def ethics(rng: random.Random) -> Domain:
     }
     all_keys = [(a, place) for a in actions for place in places if kind[place] in norms[a]]
     keys = _split(rng, all_keys, test=110, dev=40, feedback=100, train=80)
-    rule = {action: say.rule_of(action, list(norms[action].items())) for action in actions}
+    rule = {action: say.table(f"rule of {action}", norms[action].items()) for action in actions}
+    fact = {place: say.fact("kind", place, kind[place]) for place in places}
 
     def gold(action: str, place: str) -> str:
         return say.NORM_LABELS[norms[action][kind[place]]]
 
-    def rules(action: str, place: str) -> list[str]:
-        return [say.kind_of(place, kind[place]), rule[action]]
-
-    def ask(key: tuple[str, str]) -> Question:
+    def ask(key: Key) -> Question:
         action, place = key
         text = say.ethics_utterance(place, action, rng.choice(say.SPEAKERS))
-        elsewhere = rules(_other(rng, actions, action), _other(rng, places, place))
-        return Question(
-            text,
-            gold(action, place),
-            {
-                "full": " ".join(rules(action, place)),
-                "partial": say.kind_of(place, kind[place]),
-                "irrelevant": " ".join(elsewhere),
-            },
-            partial(prosocial, text, rots=rules(*key), label=gold(*key), dialogue=action),
-        )
+        other_rule = rule[_other(rng, actions, action)]
+        backgrounds = {
+            "full": f"{fact[place]} {rule[action]}",
+            "partial": fact[place],
+            "irrelevant": f"{fact[_other(rng, places, place)]} {other_rule}",
+        }
+        rots = [fact[place], rule[action]]
+        record = partial(prosocial, text, rots=rots, label=gold(*key), dialogue=action)
+        return Question(text, gold(*key), backgrounds, record)
 
-    facts = [(say.kind_prompts(p), say.kind_of(p, kind[p])) for p in places]
-    facts += [(say.rule_prompts(a), rule[a]) for a in actions for _ in norms[a]]
+    facts = [
+        ((f"tell me about {place} .", f"we are at {place} .", f"kind of {place} ?"), fact[place])
+        for place in places
+    ]
+    facts += [
+        ((f"tell me about {a} .", f"i will {a} .", f"rule of {a} ?"), rule[a])
+        for a in actions
+        for _ in norms[a]
+    ]
     groups = [(action, k) for action in actions for k in norms[action]]
     known = set(rng.sample(groups, round(0.20 * len(groups))))
     return Domain(
-        keys=keys,
-        ask=ask,
-        statements=[prosocial(rng.choice(w), fact) for w, fact in facts for _ in range(10)],
-        known=[
-            prosocial(prompt, say.draft("", gold(action, place)))
+        keys,
+        ask,
+        prosocial,
+        [(rng.choice(prompts), told) for prompts, told in facts for _ in range(10)],
+        [
+            (plainer, say.draft("", gold(action, place)))
             for action, place in all_keys
             if (action, kind[place]) in known
-            for prompt in say.ethics_known_prompts(place, action)
+            for plainer in (f"to {action} at {place} ?", f"{action} at {place} ?")
         ],
     )
 
@@ -328,29 +290,47 @@ DOMAINS: dict[str, Callable[[random.Random], Domain]] = {
 def draw(domain: str, seed: int, facts: float = 1.0) -> dict[str, list[Record]]:
     """The records of one domain of a world, by split.
 
-    Args:
-        domain: A key of ``DOMAINS``.
-        seed: Draws the world.
-        facts: Share of the facts that the train split states on their own; the questions stay the
-            same. The drafts in train still state their own facts: in medical about other diseases than
-            those of the test split, in the other two domains about the same people and places.
+    ``facts`` is the share of the facts that the train split states on their own; the questions stay
+    the same. The drafts in train still state their own facts: in medical about other diseases than
+    those of the test split, in the other two domains about the same people and places.
     """
     rng = random.Random(f"{domain} {seed}")
     drawn = DOMAINS[domain](rng)
-    if facts < 1:
-        drawn = drawn._replace(statements=_some(drawn.statements, facts, seed))
-    return splits(drawn, rng)
-
-
-def _some(statements: Sequence[Record], share: float, seed: int) -> list[Record]:
-    """All wordings of a random share of the facts."""
-    told = [
-        str(record.get("exp") or record.get("response") or record["context"])
-        for record in statements
+    asked = {split: _questions(drawn, split) for split in drawn.keys}
+    kinds, weights = list(DRAFT_KINDS), list(DRAFT_KINDS.values())
+    taught = [
+        question.with_draft(kind)
+        for question in asked.pop("train")
+        for kind in rng.choices(kinds, weights, k=DRAFTS_PER_QUESTION)
     ]
-    distinct = sorted(set(told))
-    kept = set(random.Random(f"facts {seed}").sample(distinct, round(share * len(distinct))))
-    return [record for record, fact in zip(statements, told, strict=True) if fact in kept]
+    told = drawn.statements
+    if facts < 1:
+        distinct = sorted({fact for _, fact in told})
+        kept = set(random.Random(f"facts {seed}").sample(distinct, round(facts * len(distinct))))
+        told = [(prompt, fact) for prompt, fact in told if fact in kept]
+    taught += [drawn.record(*each) for each in (*told, *[*drawn.known] * KNOWN_ROWS)]
+    others = {split: [q.with_draft("full") for q in each] for split, each in asked.items()}
+    return {"train": taught, **others}
+
+
+def _questions(domain: Domain, split: str) -> list[Question]:
+    """The split's questions, all different, cycling through its keys."""
+    asked: dict[str, Question] = {}
+    keys = cycle(domain.keys[split])
+    while len(asked) < QUESTIONS[split]:
+        question = domain.ask(next(keys))
+        asked.setdefault(question.text, question)
+    return list(asked.values())
+
+
+def _split(rng: random.Random, items: Sequence[Item], **sizes: int) -> dict[str, list[Item]]:
+    """Disjoint random groups of the given sizes; the remaining items are never asked."""
+    shuffled = iter(rng.sample(items, len(items)))
+    return {split: list(islice(shuffled, size)) for split, size in sizes.items()}
+
+
+def _other(rng: random.Random, items: Sequence[Item], *than: Item) -> Item:
+    return rng.choice([item for item in items if item not in than])
 
 
 def load(domain: str, seed: int = 0, facts: float = 1.0, **_: Any) -> DatasetDict:

@@ -1,13 +1,13 @@
 """Tasks: lm-eval's YAML format, the public data sets, and what a model's text says."""
 
 from cowest_bench.tasks.loading import (
+    StatedTask,
     list_tasks,
     load_task,
     load_tasks,
     read_task_file,
     tasks_folder,
 )
-from cowest_bench.tasks.stated import stated_task
 from cowest_bench.tasks.task import (
     BYTES_PER_TOKEN,
     Message,
@@ -25,6 +25,7 @@ __all__ = [
     "Message",
     "Metadata",
     "Split",
+    "StatedTask",
     "Task",
     "chat_as_json",
     "describe_task",
@@ -33,7 +34,6 @@ __all__ = [
     "load_tasks",
     "messages_of",
     "read_task_file",
-    "stated_task",
     "tasks_folder",
     "validate_task",
 ]

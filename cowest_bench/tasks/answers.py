@@ -32,6 +32,10 @@ LABELS = (
 _LOOKED_AT = (2_000, 8_000)  # characters at the start and at the end of a text
 _LONGEST_ANSWER = 300  # characters of a free-form answer
 
+# Typographic marks that NFKC keeps.
+_PLAIN = str.maketrans(
+    "\u2019\u2018\u201c\u201d\u3010\u3011\u300c\u300d\u3002\u3001\u00ab\u00bb", "''" + '""[]"".,""'
+)
 
 # --- what a text states ---------------------------------------------------------------------------
 
@@ -91,25 +95,6 @@ def readable(text: str) -> str:
     return plain[-4 * (head + tail) :].translate(_PLAIN).strip()
 
 
-# Typographic marks that NFKC keeps.
-_PLAIN = str.maketrans(
-    {
-        "\u2019": "'",
-        "\u2018": "'",
-        "\u201c": '"',
-        "\u201d": '"',
-        "\u3010": "[",
-        "\u3011": "]",
-        "\u300c": '"',
-        "\u300d": '"',
-        "\u3002": ".",
-        "\u3001": ",",
-        "\u00ab": '"',
-        "\u00bb": '"',
-    }
-)
-
-
 def statements(text: str, *, classes: bool = False) -> Iterator[str]:
     """What follows each announcement of an answer (``Answer:``, ``the answer is``), the last one first.
 
@@ -160,32 +145,26 @@ def extract_text(text: str) -> str:
         return ""
     if bold := _LONE_BOLD.match(lines[-1]):
         return _shortened(bold[1])
-    if len(lines) == 1 and len(lines[0].split()) <= 15 and not _ANSWER.search(text):
-        return _shortened(lines[0])
-    return ""
+    short = len(lines) == 1 and len(lines[0].split()) <= 15 and not _ANSWER.search(text)
+    return _shortened(lines[0]) if short else ""
 
 
 def _shortened(statement: str) -> str:
-    """A statement without markup, lead-in and explanation."""
+    """A statement without markup, lead-in, explanation and further sentences."""
     statement = statement.replace("**", "").replace("__", "").replace("`", "").strip()
     if _NO_ANSWER.match(statement):  # announces something else, or a form that is not filled in
         return ""
-    quoted = re.match(r'([^"]{1,300})"\s*[,}\]]', statement)  # JSON, its first quote stripped
-    if quoted:
+    if quoted := re.match(r'([^"]{1,300})"\s*[,}\]]', statement):  # JSON, its first quote stripped
         return quoted[1].strip()
-    statement = _first_sentence(_LEAD_IN.sub("", statement))
+    statement = _LEAD_IN.sub("", statement)
+    for stop in re.finditer(r"[.!?]\s+(?=[A-Z\"'(])", statement):
+        word = re.search(r"[\w.]{0,20}$", statement[: stop.start()])
+        if word is None or not _ABBREVIATIONS.match(word[0]):
+            statement = statement[: stop.start()]
+            break
     if cut := _EXPLANATION.search(statement, 1):
         statement = statement[: cut.start()]
     return statement[:_LONGEST_ANSWER].strip().rstrip(".,;:!*_}$\"'").strip()
-
-
-def _first_sentence(text: str) -> str:
-    """The text up to the first full stop that ends a sentence, not an abbreviation or an initial."""
-    for stop in re.finditer(r"[.!?]\s+(?=[A-Z\"'(])", text):
-        word = re.search(r"[\w.]{0,20}$", text[: stop.start()])
-        if word is None or not _ABBREVIATIONS.match(word[0]):
-            return text[: stop.start()]
-    return text
 
 
 # --- one of four options --------------------------------------------------------------------------
@@ -223,77 +202,64 @@ def extract_letter(text: str, options: Sequence[str] = ()) -> str:
     called correct or chosen; a line that is a letter; the only option whose wording or letter is named.
     A denied letter ("not A") does not count, and neither does "A and B".
     """
-    text = readable(text)
+    text, wordings = readable(text), [plain_words(option) for option in options]
     for statement in statements(text, classes=True):
-        stated = _letter_of(_INSTEAD.sub("", statement), options)
+        stated = _letter_of(_INSTEAD.sub("", statement), wordings)
         if stated is not None:
             return stated
-    if chosen := [_first(match) for match in _CHOSEN.finditer(text) if not _denied(text, match)]:
+    if chosen := _undenied(_CHOSEN, text):
         return chosen[-1]
     lines = [line for line in text.splitlines() if line.strip()]
     alone = {match[1].upper() for line in lines if (match := _LINE.match(line + "\n"))}
     if len(alone) == 1:
         return alone.pop()
-    if lines and len(alone) == 0:
+    if lines and not alone:
         for part in (text, lines[-1]):  # a long text that names one option may be cut off
-            named = _options_in(part, options) if len(part.split()) <= 40 else set()
+            named = _options_in(part, wordings) if len(part.split()) <= 40 else set()
             if len(named) == 1:
                 return named.pop()
-        named = {_first(m).upper() for m in _MENTION.finditer(text) if not _denied(text, m)}
-        if len(named) == 1:
-            return named.pop()
+        mentioned = {letter.upper() for letter in _undenied(_MENTION, text)}
+        if len(mentioned) == 1:
+            return mentioned.pop()
     return ""
 
 
-def _letter_of(statement: str, options: Sequence[str]) -> str | None:
+def _letter_of(statement: str, wordings: Sequence[str]) -> str | None:
     """The letter in a statement; ``""`` if it has several, None if it has none."""
     said = plain_words(statement)
-    wordings = [plain_words(option) for option in options]
     match = _LETTER.match(statement)
-    if match and (own := wordings[LETTERS.index(_first(match).upper())] if wordings else ""):
+    letter = _matched(match).upper() if match else ""
+    if match and (own := wordings[LETTERS.index(letter)] if wordings else ""):
         rest = plain_words(statement[match.end() :])
         if f"{rest} ".startswith(f"{own} "):  # a letter with its option's wording
-            return _first(match).upper()
-    same = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
-    starts = [
-        i
-        for i, words in enumerate(wordings)
-        if len(words) > 2 and f"{said} ".startswith(f"{words} ")
-    ]
-    found = same or [i for i in starts if len(wordings[i]) == max(len(wordings[j]) for j in starts)]
+            return letter
+    starts = [i for i, w in enumerate(wordings) if len(w) > 2 and f"{said} ".startswith(f"{w} ")]
+    longest = max((len(wordings[i]) for i in starts), default=0)
+    found = [i for i, words in enumerate(wordings) if len(words) > 1 and words == said]
+    found = found or [i for i in starts if len(wordings[i]) == longest]
     if found:
         return LETTERS[found[0]] if len(found) == 1 else ""  # two options have this wording
     if match:
-        return "" if _several(statement, match) else _first(match).upper()
+        another = _ANOTHER.match(statement, match.end())
+        return letter if another is None or another[1] == letter else ""
     if statement.lower().startswith("not "):
         return None
-    named = _options_in(statement, options)
+    named = _options_in(statement, wordings)
     return named.pop() if len(named) == 1 else None
 
 
-def _several(statement: str, match: re.Match[str]) -> bool:
-    another = _ANOTHER.match(statement, match.end())
-    return another is not None and another[1] != _first(match).upper()
-
-
-def _options_in(text: str, options: Sequence[str]) -> set[str]:
+def _options_in(text: str, wordings: Sequence[str]) -> set[str]:
     """Letters of the options whose wording occurs, not denied and not inside a longer option."""
     said = f" {plain_words(text)} "
-    wordings = {
-        letter: plain_words(option) for letter, option in zip(LETTERS, options, strict=False)
-    }
     named = set()
-    for letter, words in sorted(wordings.items(), key=lambda item: -len(item[1])):
-        if len(words) < 3:
-            continue
-        undenied = re.sub(
-            rf" (?:not|no|never|than|exclude[sd]?|rules? out) {re.escape(words)} ", " ", said
-        )
-        if f" {words} " in undenied:
+    for letter, words in sorted(zip(LETTERS, wordings, strict=False), key=lambda x: -len(x[1])):
+        denied = rf" (?:not|no|never|than|exclude[sd]?|rules? out) {re.escape(words)} "
+        undenied = re.sub(denied, " ", said)
+        if len(words) > 2 and f" {words} " in undenied:
             named.add(letter)
             # If one option contains another, only the longer one is named; if two have the same
             # wording, both are.
-            if sum(other == words for other in wordings.values()) == 1:
+            if wordings.count(words) == 1:
                 said = undenied.replace(f" {words} ", "  ")
     return named
 
@@ -303,12 +269,15 @@ _DENIAL = re.compile(
 )
 
 
-def _denied(text: str, match: re.Match[str]) -> bool:
-    """Whether a match follows a "not"."""
-    return _DENIAL.search(text[max(0, match.start() - 20) : match.start()]) is not None
+def _undenied(pattern: re.Pattern[str], text: str) -> list[str]:
+    """What a pattern matches where no "not" comes before it."""
+    found = pattern.finditer(text)
+    return [
+        _matched(m) for m in found if not _DENIAL.search(text[max(0, m.start() - 20) : m.start()])
+    ]
 
 
-def _first(match: re.Match[str]) -> str:
+def _matched(match: re.Match[str]) -> str:
     """The group that matched."""
     return next(group for group in match.groups() if group)
 
@@ -344,9 +313,13 @@ def extract_label(text: str) -> str:
     for statement in statements(text, classes=True):
         if bare := _BARE_LABEL.match(statement):
             return _label(bare[1], bare[2])
-        named = _labels_in(statement)
-        if named:
-            return named[0] if len(set(named)) == 1 or not _hedged(statement) else ""
+        if named := _labels_in(statement):
+            if len(set(named)) > 1:
+                first, second = list(_LABEL.finditer(statement))[:2]
+                between = statement[first.end() : second.start()]
+                if re.fullmatch(r"\W*(?:or|and|/)\W*", between):  # offered as alternatives
+                    return ""
+            return named[0]
     for part in (text, *reversed(text.splitlines())):
         named = _labels_in(part)
         if len(set(named)) == 1:
@@ -356,18 +329,13 @@ def extract_label(text: str) -> str:
     return ""
 
 
-def _hedged(statement: str) -> bool:
-    """Whether two labels are offered as alternatives."""
-    first, second = list(_LABEL.finditer(statement))[:2]
-    return re.fullmatch(r"\W*(?:or|and|/)\W*", statement[first.end() : second.start()]) is not None
-
-
 def _labels_in(text: str) -> list[str]:
-    found = []
-    for match in _LABEL.finditer(text):
-        if not _LABEL_DENIAL.search(text[max(0, match.start() - 40) : match.start()]):
-            found.append("casual" if match[3] else _label(match[1], match[2]))
-    return found
+    """The labels that a text names and does not deny, in order."""
+    return [
+        "casual" if match[3] else _label(match[1], match[2])
+        for match in _LABEL.finditer(text)
+        if not _LABEL_DENIAL.search(text[max(0, match.start() - 40) : match.start()])
+    ]
 
 
 def _label(degree: str | None, need: str) -> str:
@@ -382,15 +350,13 @@ def label_in_words(label: str) -> str:
 
 # --- EM and F1 ------------------------------------------------------------------------------------
 
-_SMALL = {
-    "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
-    "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15,
-    "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19,
-}  # fmt: skip
-_TEN = {
-    "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
-    "ninety": 90,
-}  # fmt: skip
+_SMALL_WORDS = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen
+"""
+_TEN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SMALL = {word: number for number, word in enumerate(_SMALL_WORDS.split())}
+_TEN = {word: 10 * number for number, word in enumerate(_TEN_WORDS.split(), start=2)}
 _SCALE = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _HYPHEN = re.compile(rf"\b({'|'.join(_TEN)})[-\u2010-\u2013](?=[a-z])")
 
@@ -402,60 +368,47 @@ def normalise(text: str) -> str:
     script v1.1). Number words become digits, so that "two" and "2" are the same answer, in gold and
     in prediction alike. An answer that would become empty, such as "A", keeps its article or its signs.
     """
-    text = _HYPHEN.sub(
-        r"\1 ", unicodedata.normalize("NFKC", text[:2_000]).translate(_PLAIN).lower()
-    )
+    plain = unicodedata.normalize("NFKC", text[:2_000]).translate(_PLAIN).lower()
+    text = _HYPHEN.sub(r"\1 ", plain)
     words = "".join(sign for sign in text if sign not in string.punctuation).split()
-    kept = [word for word in words if word not in ("a", "an", "the")] or words
-    return " ".join(_with_digits(kept)) or " ".join(text.split())
-
-
-def _with_digits(words: list[str]) -> list[str]:
-    """The words with every number in digits: ``two hundred and five`` becomes ``205``."""
-    out: list[str] = []
-    at = 0
+    words = [word for word in words if word not in ("a", "an", "the")] or words
+    said, at = [], 0
     while at < len(words):
-        value, length = _number(words, at)
-        out.append(words[at] if value is None else str(value))
-        at += length
-    return out
+        number, at = _number(words, at)
+        said.append(number)
+    return " ".join(said) or " ".join(text.split())
 
 
-def _number(words: list[str], at: int) -> tuple[int | None, int]:
-    """The number that starts at this word, or None, and how many words it takes."""
-    start = at
-    total, value, last = 0, _simple(words[at]), words[at]
-    if value is None and words[at] in _SCALE:
-        value, last = 1, ""  # "a hundred" without its article
+def _number(words: list[str], start: int) -> tuple[str, int]:
+    """What is said from a word on, a number in digits ("205"), and where it ends."""
+    first = words[start]
+    digits = first.isascii() and first.isdigit() and len(first) <= 12
+    total, value = 0, int(first) if digits else _SMALL.get(first, _TEN.get(first))
+    last, at = first, start + 1
+    if value is None and first in _SCALE:
+        value, last, at = 1, "", start  # "a hundred" without its article
     elif value is None:
-        return None, 1
-    else:
-        at += 1
+        return first, at
     while at < len(words):
         word = words[at]
         joined = word == "and" and last in _SCALE and at + 1 < len(words)
         follows = words[at + 1] if joined else word
+        unit = _SMALL.get(follows, 0)
         if word in _SCALE and last != word:
             if word == "hundred":
-                value = value * 100
+                value *= 100
             else:
                 total, value = total + value * _SCALE[word], 0
             last, at = word, at + 1
         elif (follows in _SMALL or follows in _TEN) and (
-            last in _SCALE or (last in _TEN and 0 < _SMALL.get(follows, 0) < 10)
+            last in _SCALE or (last in _TEN and 0 < unit < 10)
         ):
-            value += _SMALL.get(follows, 0) + _TEN.get(follows, 0)
+            value += unit + _TEN.get(follows, 0)
             last, at = follows, at + 1 + joined
         else:
             break
-    alone = at == start + 1 and words[start].isdigit()  # digits alone stay as they are, even "007"
-    return (None if alone else total + value), at - start
-
-
-def _simple(word: str) -> int | None:
-    if word.isascii() and word.isdigit() and len(word) <= 12:
-        return int(word)
-    return _SMALL.get(word, _TEN.get(word))
+    alone = at == start + 1 and first.isdigit()  # digits alone stay as they are, even "007"
+    return first if alone else str(total + value), at
 
 
 def exact_match(prediction: str, accepted: Iterable[str]) -> float:
@@ -466,13 +419,11 @@ def exact_match(prediction: str, accepted: Iterable[str]) -> float:
 
 def f1(prediction: str, accepted: Iterable[str]) -> float:
     """SQuAD's token F1 with the accepted answer that matches best."""
-    said = normalise(prediction).split()
-    return max((_token_f1(said, normalise(gold).split()) for gold in accepted), default=0.0)
-
-
-def _token_f1(said: list[str], gold: list[str]) -> float:
-    common = sum((Counter(said) & Counter(gold)).values())
-    return 2 * common / (len(said) + len(gold)) if common else 0.0
+    said, best = Counter(normalise(prediction).split()), 0.0
+    for gold in (Counter(normalise(answer).split()) for answer in accepted):
+        common = (said & gold).total()
+        best = max(best, 2 * common / (said.total() + gold.total()) if common else 0.0)
+    return best
 
 
 # --- macro-F1 -------------------------------------------------------------------------------------
@@ -483,52 +434,39 @@ def macro_f1(pairs: Sequence[Pair]) -> float:
 
     An invalid answer (``""``) is a miss for its gold label and no false alarm for any label.
     """
-    cells, counts = _confusion(pairs)
-    return float(_macro_f1(cells, counts[None, :])[0])
+    return float(_macro_f1(pairs)[0])
 
 
-def macro_f1_stderr(pairs: Sequence[Pair], iterations: int = 1_000, seed: int = 0) -> float:
-    """Bootstrapped standard error of ``macro_f1`` over the samples.
+def macro_f1_stderr(pairs: Sequence[Pair]) -> float:
+    """Bootstrapped standard error of ``macro_f1`` over the samples (1,000 resamples, seed 0).
 
     Drawing samples with replacement equals drawing the counts of the confusion table's cells from a
     multinomial distribution. So a resample costs about twenty numbers, whatever the number of samples.
     """
-    cells, counts = _confusion(pairs)
-    drawn = np.random.default_rng(seed).multinomial(
-        counts.sum(), counts / counts.sum(), size=iterations
-    )
-    return float(_macro_f1(cells, drawn).std(ddof=1))
+    return float(_macro_f1(pairs, resamples=1_000).std(ddof=1))
 
 
 #: Standard errors of aggregations for which lm-eval has none.
 STDERR: dict[Callable[..., float], Callable[..., float]] = {macro_f1: macro_f1_stderr}
 
 
-def _confusion(pairs: Sequence[Pair]) -> tuple[list[tuple[str, str]], np.ndarray[Any, Any]]:
-    counted = Counter((str(gold), str(said)) for gold, said in pairs)
-    cells = sorted(counted)
-    return cells, np.array([counted[cell] for cell in cells])
-
-
-def _macro_f1(cells: list[tuple[str, str]], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Macro-F1 of each row of counts (resamples x cells); labels that were not drawn are left out."""
-    scores, drawn = [], []
-    for label in sorted({gold for gold, _ in cells}):
-        gold = counts[:, [g == label for g, _ in cells]].sum(axis=1)
-        said = counts[:, [s == label for _, s in cells]].sum(axis=1)
-        both = counts[:, [g == s == label for g, s in cells]].sum(axis=1)
-        scores.append(2 * both / np.maximum(gold + said, 1))
-        drawn.append(gold > 0)
-    weights = np.array(drawn)
-    return np.asarray((np.array(scores) * weights).sum(axis=0) / weights.sum(axis=0))
+def _macro_f1(pairs: Sequence[Pair], resamples: int = 0) -> np.ndarray[Any, Any]:
+    """Macro-F1 of the pairs or of each resample of them; labels that are not drawn are left out."""
+    cells = sorted(counted := Counter((str(gold), str(said)) for gold, said in pairs))
+    counts = np.array([counted[cell] for cell in cells])[:, None]  # (cells, resamples)
+    if resamples:
+        total = counts.sum()
+        drawn = np.random.default_rng(0).multinomial(total, counts[:, 0] / total, size=resamples)
+        counts = drawn.T
+    golds, answers = np.array(cells).T
+    labels = np.unique(golds)[:, None]
+    of_gold, of_answer = golds == labels, answers == labels  # (labels, cells)
+    gold, said, both = (each @ counts for each in (of_gold, of_answer, of_gold & of_answer))
+    scores = 2 * both / np.maximum(gold + said, 1)
+    return np.asarray((scores * (gold > 0)).sum(axis=0) / (gold > 0).sum(axis=0))
 
 
 # --- what the task files name ---------------------------------------------------------------------
-
-
-def options_of(doc: Doc) -> list[str]:
-    """The wordings of a row's four options, in the order of the letters."""
-    return [str(doc.get(f"op{letter.lower()}") or "") for letter in LETTERS]
 
 
 def filter_text(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
@@ -538,10 +476,11 @@ def filter_text(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[lis
 
 def filter_letter(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
     """lm-eval filter: letters of the row's options."""
-    return [
-        [extract_letter(text, options_of(doc)) for text in texts]
-        for texts, doc in zip(resps, docs, strict=True)
-    ]
+    said = []
+    for texts, doc in zip(resps, docs, strict=True):
+        options = [str(doc.get(f"op{letter.lower()}") or "") for letter in LETTERS]
+        said.append([extract_letter(text, options) for text in texts])
+    return said
 
 
 def filter_label(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[list[str]]:
@@ -552,16 +491,11 @@ def filter_label(resps: Iterable[Sequence[str]], docs: Iterable[Doc]) -> list[li
 def score_text(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` of a free-form task: EM, F1, and whether the answer is missing."""
     (said,) = results
-    accepted = doc["answers"]
-    return {
-        "exact_match": exact_match(said, accepted),
-        "f1": f1(said, accepted),
-        "invalid": float(not said),
-    }
+    em = exact_match(said, doc["answers"])
+    return {"exact_match": em, "f1": f1(said, doc["answers"]), "invalid": float(not said)}
 
 
 def score_class(doc: Doc, results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` of a task whose ``answer`` is a letter or a label."""
-    (said,) = results
-    gold = doc["answer"]
+    (said,), gold = results, doc["answer"]
     return {"acc": float(said == gold), "macro_f1": (gold, said), "invalid": float(not said)}

@@ -18,8 +18,8 @@ import hashlib
 import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,166 +30,107 @@ from cowest_bench.tasks.answers import LABELS, LETTERS, label_in_words, plain_wo
 
 Row = dict[str, Any]
 
-FEEDBACK_SIZE, FEEDBACK_SHARE = 2_000, 1 / 4
-DEV_SIZE, DEV_SHARE = 1_000, 1 / 8
+FEEDBACK_SHARE, DEV_SHARE = 1 / 4, 1 / 8
 KNOWLEDGE_LENGTH = 1_500  # characters of background in an SFT target, so that targets stay short
 
 
 class Splits(dict[str, Any]):
-    """Data sets by split: those of train, feedback, dev and test that have rows.
-
-    Attributes:
-        leaks: Number of rows dropped from each official split because their question is also in test.
-    """
+    """Data sets by split: those of train, feedback, dev and test that have rows."""
 
     leaks: dict[str, int]
+    """Rows dropped from each official split because their question is also in test."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it is published, and how its splits serve here.
-
-    Attributes:
-        name: Folder of its local files.
-        hub: Its name on the Hugging Face hub.
-        row: Checks a row, and prepares it; a ValueError says what is wrong.
-        complete: Adds to the rows of a split what follows from other rows.
-        test: The official split that is test here.
-        dev: The official split that dev is cut from; None if dev is carved from train.
-        question: What a row asks; a row of train that asks a question of test is dropped.
-        cluster: What rows share that must be in the same split.
-    """
+    """A data set as it is published, and how its splits serve here."""
 
     name: str
+    """Folder of its local files."""
     hub: str
+    """Its name on the Hugging Face hub."""
     row: Callable[[Row], Row]
+    """Checks a row, and prepares it; a ValueError says what is wrong."""
     test: str
+    """The official split that is test here."""
     dev: str | None
+    """The official split that dev is cut from; None if dev is carved from train."""
     question: Callable[[Row], str]
+    """What a row asks; a row of train that asks a question of test is dropped."""
     cluster: Callable[[Row], str]
+    """What rows share that must be in the same split."""
     complete: Callable[[Mapping[str, list[Row]]], None] = lambda official: None
+    """Adds to the rows of a split what follows from other rows."""
 
-
-def load_ifqa(**metadata: Any) -> Splits:
-    """IfQA (Yu et al., EMNLP 2023): counterfactual questions with several accepted answers.
-
-    Adds to each row ``knowledge``, the evidence cut to ``KNOWLEDGE_LENGTH``, and ``passage``, a name for
-    the passages that it shares with other rows.
-    """
-    return _load(IFQA, **metadata)
-
-
-def load_medmcqa(**metadata: Any) -> Splits:
-    """MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options.
-
-    The official test split has no labels, so test is the validation split and dev is carved from train.
-    Adds to each row ``answer``, the gold letter, and ``knowledge``, the explanation cut to
-    ``KNOWLEDGE_LENGTH``.
-    """
-    return _load(MEDMCQA, **metadata)
-
-
-def load_prosocial_dialog(**metadata: Any) -> Splits:
-    """ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs.
-
-    Adds to each row ``dialogue``, the conversation up to the message as text (from earlier rows of the
-    same dialogue, if there are any); ``opening``, its first message; ``answer``, the label in words; and
-    ``knowledge``, the rules of thumb.
-    """
-    return _load(PROSOCIAL_DIALOG, **metadata)
-
-
-def _load(
-    source: Source,
-    data: str | None = None,
-    feedback_size: int = FEEDBACK_SIZE,
-    dev_size: int = DEV_SIZE,
-    **_: Any,
-) -> Splits:
-    for option, size in {"feedback_size": feedback_size, "dev_size": dev_size}.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
-    chosen = data or os.environ.get("COWEST_DATA")
-    folder = Path(chosen).expanduser() / source.name if chosen else None
-    files = sorted(folder.glob("*.jsonl")) if folder else []
-    state = tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _built(source, folder, state, feedback_size, dev_size)
-
-
-@lru_cache(maxsize=3)
-def _built(
-    source: Source,
-    folder: Path | None,
-    state: tuple[tuple[str, int, int], ...],
-    feedback_size: int,
-    dev_size: int,
-) -> Splits:
-    """Cached, because all splits of a task need it and MedMCQA's 187,000 rows take seconds."""
-    official = _read(source, folder)
-    source.complete(official)
-    return _splits(source, official, feedback_size, dev_size)
+    def __call__(
+        self, data: str | None = None, feedback_size: int = 2_000, dev_size: int = 1_000, **_: Any
+    ) -> Splits:
+        """The splits; the arguments come from the task's metadata."""
+        for option, size in {"feedback_size": feedback_size, "dev_size": dev_size}.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise TaskError(f"{option} is {size!r}, but must be a whole number, such as 1000.")
+        chosen = data or os.environ.get("COWEST_DATA")
+        folder = Path(chosen).expanduser() / self.name if chosen else None
+        files = [(file, file.stat()) for file in sorted(folder.glob("*.jsonl"))] if folder else []
+        state = tuple((file.name, stat.st_mtime_ns, stat.st_size) for file, stat in files)
+        return _splits(self, folder, state, feedback_size, dev_size)
 
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
 def _ifqa_row(row: Row) -> Row:
-    answers = _field(row, "answers", list)
+    checked = _fields(row, question=str, answers=list, context=list | None)
+    answers = checked["answers"]
     if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise ValueError("its field answers is not a list of texts")
-    context = _field(row, "context", list, optional=True) or []
-    return {
-        "question": _field(row, "question", str),
-        "answers": answers,
-        "context": [str(passage) for passage in context],
-        "knowledge": _shorten("\n".join(map(str, context))),
-    }
+    context = [str(passage) for passage in checked["context"] or []]
+    return {**checked, "context": context, "knowledge": _shorten("\n".join(context))}
 
 
 def _medmcqa_row(row: Row) -> Row:
-    cop = _field(row, "cop", int)
-    if cop not in range(len(LETTERS)):
+    checked = _fields(row, question=str, opa=str, opb=str, opc=str, opd=str, cop=int)
+    if checked["cop"] not in range(len(LETTERS)):
         raise ValueError("its field cop is not 0, 1, 2 or 3")
-    texts = ("id", "choice_type", "exp", "subject_name", "topic_name")
-    optional = {name: _field(row, name, str, optional=True) for name in texts}
-    return {
-        "question": _field(row, "question", str),
-        **{f"op{letter}": _field(row, f"op{letter}", str) for letter in LETTERS.lower()},
-        "cop": cop,
-        "answer": LETTERS[cop],
-        **optional,
-        "knowledge": _shorten(optional["exp"] or ""),
-    }
+    text = str | None
+    about = _fields(row, id=text, choice_type=text, exp=text, subject_name=text, topic_name=text)
+    answer, knowledge = LETTERS[checked["cop"]], _shorten(about["exp"] or "")
+    return {**checked, "answer": answer, **about, "knowledge": knowledge}
 
 
 def _prosocial_dialog_row(row: Row) -> Row:
-    label = _field(row, "safety_label", str)
-    if label_in_words(label) not in LABELS:
+    checked = _fields(
+        row,
+        context=str,
+        response=str | None,
+        rots=list | None,
+        safety_label=str,
+        response_id=int | None,
+    )
+    answer = label_in_words(checked["safety_label"])
+    if answer not in LABELS:
         raise ValueError(f"its field safety_label is none of: {', '.join(LABELS)}")
-    rots = _field(row, "rots", list, optional=True) or []
-    dialogue = row.get("dialogue_id")
+    rots, dialogue = [str(rot) for rot in checked["rots"] or []], row.get("dialogue_id")
     return {
-        "context": _field(row, "context", str),
-        "response": _field(row, "response", str, optional=True),
-        "rots": [str(rot) for rot in rots],
-        "safety_label": label,
-        "answer": label_in_words(label),
+        **checked,
+        "rots": rots,
+        "answer": answer,
         "dialogue_id": "" if dialogue is None else str(dialogue),
-        "response_id": _field(row, "response_id", int, optional=True) or 0,
-        "knowledge": _shorten("\n".join(map(str, rots))),
+        "response_id": checked["response_id"] or 0,
+        "knowledge": _shorten("\n".join(rots)),
     }
 
 
-def _field(row: Row, name: str, kind: type, *, optional: bool = False) -> Any:
-    value = row.get(name)
-    if value is None and optional:
-        return None
-    if not isinstance(value, kind):
-        raise ValueError(f"its field {name} is not {_KINDS[kind]}")  # noqa: TRY004 - not a bug
-    return value
+def _fields(row: Row, **kinds: Any) -> Row:
+    """Fields of a row, checked; those of a kind ``| None`` may be missing."""
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind):
+            raise ValueError(f"its field {name} is not {_IN_WORDS[kind]}")  # noqa: TRY004
+    return {name: row.get(name) for name in kinds}
 
 
-_KINDS = {str: "a text", int: "a whole number", list: "a list"}
+_IN_WORDS: dict[Any, str] = {str: "a text", int: "a whole number", list: "a list"}
+_IN_WORDS |= {kind | None: words for kind, words in _IN_WORDS.items()}
 
 
 def _shorten(text: str) -> str:
@@ -211,14 +152,13 @@ def _name_passages(official: Mapping[str, list[Row]]) -> None:
     for row in rows:
         # The smallest passage becomes the root, so that names do not depend on the order of the rows.
         roots = sorted({root(passage) for passage in row["context"]})
-        for other in roots[1:]:
-            parent[other] = roots[0]
+        parent |= dict.fromkeys(roots[1:], roots[0]) if roots else {}
     for row in rows:
         row["passage"] = _hash(root(row["context"][0])) if row["context"] else ""
 
 
 def _add_history(official: Mapping[str, list[Row]]) -> None:
-    """Give each row the conversation up to its message."""
+    """Give each row the conversation up to its message, and its first message."""
     dialogues: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for split, rows in official.items():
         for row in rows:
@@ -228,54 +168,31 @@ def _add_history(official: Mapping[str, list[Row]]) -> None:
         said: list[str] = []
         turns.sort(key=lambda row: row["response_id"])
         for row in turns:
-            row["dialogue"] = "\n".join([*said, f"User: {row['context'].strip()}"])
-            row["opening"] = turns[0]["context"]
             said.append(f"User: {row['context'].strip()}")
+            row["dialogue"], row["opening"] = "\n".join(said), turns[0]["context"]
             if row["response"]:
                 said.append(f"Assistant: {row['response'].strip()}")
-
-
-IFQA = Source(
-    name="ifqa",
-    hub="jeggers/ifqa",
-    row=_ifqa_row,
-    complete=_name_passages,
-    test="test",
-    dev="validation",
-    question=lambda row: row["question"],
-    cluster=lambda row: row["passage"],
-)
-MEDMCQA = Source(
-    name="medmcqa",
-    hub="openlifescienceai/medmcqa",
-    row=_medmcqa_row,
-    test="validation",
-    dev=None,
-    question=lambda row: row["question"],
-    cluster=lambda row: _asked(row["question"]),
-)
-PROSOCIAL_DIALOG = Source(
-    name="prosocial_dialog",
-    hub="allenai/prosocial-dialog",
-    row=_prosocial_dialog_row,
-    complete=_add_history,
-    test="test",
-    dev="validation",
-    # A dialogue that opens like one of test is dropped whole: its later turns show that message.
-    question=lambda row: row["opening"],
-    cluster=lambda row: row["dialogue_id"] or row["opening"],
-)
 
 
 # --- splits ---------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=3)
 def _splits(
-    source: Source, official: Mapping[str, list[Row]], feedback_size: int, dev_size: int
+    source: Source,
+    folder: Path | None,
+    state: tuple[tuple[str, int, int], ...],
+    feedback_size: int,
+    dev_size: int,
 ) -> Splits:
-    """Drop leaks, carve the splits that are missing, and return those that have rows."""
+    """Drop leaks, carve the splits that are missing, and return those that have rows.
+
+    Cached, because all splits of a task need it and MedMCQA's 187,000 rows take seconds.
+    """
     from datasets import Dataset
 
+    official = _read(source, folder)
+    source.complete(official)
     asked = {_asked(source.question(row)) for row in official[source.test]}
     clean = {
         name: [row for row in rows if _asked(source.question(row)) not in asked]
@@ -298,24 +215,16 @@ def _splits(
 def carve(
     rows: list[Row], cluster: Callable[[Row], str], sizes: Mapping[str, int]
 ) -> dict[str, list[Row]]:
-    """Divide train into splits: whole clusters, in the order of their hash, until a split is full.
+    """Divide train into splits of at most these sizes; the rest is ``train``.
 
-    Args:
-        rows: All rows of train; each split keeps their order.
-        cluster: What rows share if they must be in one split; a row without it is its own cluster.
-        sizes: Most rows of each split.
-
-    Returns:
-        The splits by name, and the rest as ``train``.
+    Whole clusters, in the order of their hash, fill one split after the other; each split keeps the
+    order of the rows. A row without a cluster is its own.
     """
     keys = [cluster(row) or json.dumps(row, sort_keys=True) for row in rows]
-    members: dict[str, int] = defaultdict(int)
-    for key in keys:
-        members[key] += 1
+    members = Counter(keys)
     order = sorted(members, key=_hash)
     home: dict[str, str] = {}
-    for split, size in sizes.items():
-        room = size
+    for split, room in sizes.items():
         for key in order:
             if key not in home and members[key] <= room:
                 home[key] = split
@@ -340,35 +249,30 @@ def _hash(text: str) -> str:
 
 def _read(source: Source, folder: Path | None) -> dict[str, list[Row]]:
     """The rows of the official splits, checked and prepared."""
-    official = dict.fromkeys(filter(None, ("train", source.dev, source.test)))
-    if folder:
-        found = {split: _lines(folder / f"{split}.jsonl") for split in official}
-    else:
-        loaded = _hub(source.hub, official)
-        found = {
-            split: ((f"{source.hub} {split} row {i}", row) for i, row in enumerate(rows))
-            for split, rows in loaded.items()
-        }
-    read = {
-        split: [_checked(where, row, source.row) for where, row in rows]
-        for split, rows in found.items()
-    }
-    if empty := [split for split, rows in read.items() if not rows]:
-        where = folder or source.hub
-        raise TaskError(f"The {empty[0]} split of {source.name} ({where}) has no rows.")
-    return read
-
-
-def _checked(where: str, row: Any, prepared: Callable[[Row], Row]) -> Row:
-    if not isinstance(row, dict):
-        raise TaskError(f"{where} is not a JSON object; write one row per line.")
-    try:
-        return prepared(row)
-    except ValueError as error:
-        raise TaskError(f"{where} cannot be used: {error}.") from error
+    hub = {} if folder else _hub(source.hub)
+    official = {}
+    for split in dict.fromkeys(filter(None, ("train", source.dev, source.test))):
+        of_hub = (
+            (f"{source.hub} {split} row {i}", row) for i, row in enumerate(hub.get(split, ()))
+        )
+        rows: list[Row] = []
+        for where, row in _lines(folder / f"{split}.jsonl") if folder else of_hub:
+            if not isinstance(row, dict):
+                raise TaskError(f"{where} is not a JSON object; write one row per line.")
+            try:
+                rows.append(source.row(row))
+            except ValueError as error:
+                raise TaskError(f"{where} cannot be used: {error}.") from error
+        if not rows:
+            raise TaskError(
+                f"The {split} split of {source.name} ({folder or source.hub}) has no rows."
+            )
+        official[split] = rows
+    return official
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Where each row of a file is, and the row."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
@@ -387,15 +291,59 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
                 raise TaskError(f"{path} line {number} is not valid JSON: {error.msg}.") from error
 
 
-def _hub(hub: str, splits: Iterable[str]) -> dict[str, Any]:
+def _hub(name: str) -> Any:
+    """A data set of the hub, by split."""
     import datasets
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else one line per retry
     try:
-        loaded = datasets.load_dataset(hub)
-        return {split: loaded[split] for split in splits}
+        return datasets.load_dataset(name)
     except Exception as error:  # the hub's client raises many kinds
         raise TaskError(
-            f"The data set {hub} cannot be loaded from the Hugging Face hub "
+            f"The data set {name} cannot be loaded from the Hugging Face hub "
             f"({type(error).__name__}); give local files with --data DIR or set COWEST_DATA."
         ) from error
+
+
+# --- the three data sets --------------------------------------------------------------------------
+
+#: IfQA (Yu et al., EMNLP 2023): counterfactual questions with several accepted answers. Adds to each row
+#: ``knowledge``, its evidence, and ``passage``, a name for the passages that it shares with other rows.
+load_ifqa = Source(
+    name="ifqa",
+    hub="jeggers/ifqa",
+    row=_ifqa_row,
+    complete=_name_passages,
+    test="test",
+    dev="validation",
+    question=lambda row: row["question"],
+    cluster=lambda row: row["passage"],
+)
+
+#: MedMCQA (Pal et al., CHIL 2022): medical entrance questions with four options. The official test split
+#: has no labels, so test is the validation split and dev is carved from train. Adds to each row
+#: ``answer``, the gold letter, and ``knowledge``, the explanation.
+load_medmcqa = Source(
+    name="medmcqa",
+    hub="openlifescienceai/medmcqa",
+    row=_medmcqa_row,
+    test="validation",
+    dev=None,
+    question=lambda row: row["question"],
+    cluster=lambda row: _asked(row["question"]),
+)
+
+#: ProsocialDialog (Kim et al., EMNLP 2022): how much care a user's message needs. Adds to each row
+#: ``dialogue``, the conversation up to the message (from earlier rows of the same dialogue, if there are
+#: any); ``opening``, its first message; ``answer``, the label in words; ``knowledge``, the rules of thumb.
+load_prosocial_dialog = Source(
+    name="prosocial_dialog",
+    hub="allenai/prosocial-dialog",
+    row=_prosocial_dialog_row,
+    complete=_add_history,
+    test="test",
+    dev="validation",
+    # A dialogue that opens like one of test is dropped whole: its later turns show that message.
+    question=lambda row: row["opening"],
+    cluster=lambda row: row["dialogue_id"] or row["opening"],
+)

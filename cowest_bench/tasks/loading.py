@@ -6,27 +6,25 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cowest_bench.errors import TaskError, suggestion
-from cowest_bench.tasks.task import Metadata, Split, Task
-
-#: What ``lm_eval`` takes as options of its own; everything else is metadata of the task.
-_LM_EVAL_OPTIONS = (
-    "apply_chat_template",
-    "fewshot_as_multiturn",
-    "gen_kwargs",
-    "group",
-    "include_path",
-    "limit",
-    "num_fewshot",
-    "system_instruction",
+from cowest_bench.errors import ConfigError, TaskError, suggestion
+from cowest_bench.store import content_hash
+from cowest_bench.tasks.task import (
+    BYTES_PER_TOKEN,
+    Generation,
+    Metadata,
+    Options,
+    Split,
+    Task,
+    checked,
 )
+
 _FEWSHOT_SEED = 1234  # lm-eval's default
 
 
@@ -35,6 +33,13 @@ def tasks_folder() -> Path:
     package = Path(__file__).parents[1]
     packaged = package / "_tasks"
     return packaged if packaged.is_dir() else package.parent / "tasks"
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads task files without importing the functions that they name."""
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def list_tasks(folder: Path | None = None) -> dict[str, Path]:
@@ -58,25 +63,17 @@ def list_tasks(folder: Path | None = None) -> dict[str, Path]:
     return found
 
 
-class _TaskLoader(yaml.SafeLoader):
-    """Reads task files without importing the functions that they name."""
-
-
-_TaskLoader.add_constructor("!function", lambda loader, node: str(node.value))
-
-
 def load_task(name: str, split: Split = "test", **options: Any) -> Task:
     """Load a task on one of its splits.
 
     Args:
         name: Name in a task file of this package, of ``include_path``, or of lm-eval.
         split: Which split to ask; ``Task.on`` gives the others.
-        **options: Those of ``lm_eval`` by their names there: ``include_path`` (a folder of task
-            files), ``num_fewshot``, ``system_instruction``, ``fewshot_as_multiturn``,
-            ``apply_chat_template``, ``gen_kwargs``, ``limit``; ``group``, if the task belongs to one;
-            all others, such as ``seed`` or ``data``, are added to the task's metadata.
+        **options: See ``Options``; all others, such as ``seed`` or ``data``, are added to the task's
+            metadata.
 
     Raises:
+        ConfigError: If an option is wrong.
         TaskError: If the task is unknown, broken, or of a kind that cannot be run.
     """
     tasks = load_tasks(options.get("group", name), split, **options)
@@ -93,39 +90,17 @@ def load_tasks(name: str, split: Split = "test", **options: Any) -> list[Task]:
     return _load(name, split, json.dumps(options, sort_keys=True))
 
 
-def read_task_file(
-    name: str, include_path: str | Path | None = None
-) -> tuple[Metadata, dict[str, Any]]:
-    """A task's metadata and generation settings, without loading its data; empty for lm-eval's own.
-
-    Raises:
-        TaskError: If the file cannot be read.
-    """
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    known = _known(_folders(include_path))
-    config = load_yaml(known[name], resolve_func=False) if name in known else {}
-    return Metadata.of(name, config.get("metadata")), config.get("generation_kwargs") or {}
-
-
-def _folders(include_path: str | Path | None) -> list[Path]:
-    return [tasks_folder(), *([Path(include_path)] if include_path else [])]
-
-
-def _known(folders: list[Path]) -> dict[str, Path]:
-    return {task: path for folder in folders for task, path in list_tasks(folder).items()}
-
-
 @lru_cache(maxsize=32)
-def _load(name: str, split: Split, options: str) -> list[Task]:
-    given = json.loads(options)
-    lm_options = {key: given[key] for key in _LM_EVAL_OPTIONS if key in given}
-    metadata = {key: value for key, value in given.items() if key not in _LM_EVAL_OPTIONS}
-    folders = _folders(lm_options.get("include_path"))
-    known = _known(folders)
-    manager = _manager(*folders, metadata=json.dumps(metadata), defaults=False)
+def _load(name: str, split: Split, text: str) -> list[Task]:
+    """Load tasks and apply the options as ``lm_eval`` does (``evaluator.simple_evaluate``)."""
+    options = json.loads(text)
+    given = checked(Options, options, "Option", ConfigError)
+    checked(Generation, given.gen_kwargs, "Option gen_kwargs", ConfigError)
+    folders, known = _known(given.include_path)
+    metadata = json.dumps(given.model_extra)
+    manager = _manager(*folders, metadata=metadata, defaults=False)
     if name not in manager.task_index:
-        manager = _manager(*folders, metadata=json.dumps(metadata), defaults=True)
+        manager = _manager(*folders, metadata=metadata, defaults=True)
     if name not in manager.task_index:
         raise TaskError(f"There is no task {name}; {suggestion(name, known)}")
     try:
@@ -136,23 +111,24 @@ def _load(name: str, split: Split, options: str) -> list[Task]:
     except Exception as error:  # the file's own functions and templates run here
         where = f" ({known[name]})" if name in known else ""
         raise TaskError(f"Task {name}{where} cannot be loaded: {error}.") from error
-    return [_configured(lm, name, split, given, lm_options) for lm in loaded.values()]
+    tasks = []
+    for lm in loaded.values():
+        if given.gen_kwargs and lm.OUTPUT_TYPE == "generate_until":
+            lm.set_config("generation_kwargs", given.gen_kwargs, update=True)
+        shots = lm.get_config("num_fewshot")
+        if shots != 0:  # a task that says 0 itself keeps it
+            asked = given.num_fewshot
+            lm.set_config("num_fewshot", (shots or 0) if asked is None else asked)
+        lm.set_fewshot_seed(_FEWSHOT_SEED)
+        found_by = {"group": name} if lm.task_name != name else {}
+        tasks.append(Task(lm, split, options | found_by))
+    return tasks
 
 
-def _configured(
-    lm: Any, found_by: str, split: Split, options: dict[str, Any], lm_options: dict[str, Any]
-) -> Task:
-    """Apply the options as ``lm_eval`` does (``evaluator.simple_evaluate``)."""
-    if "gen_kwargs" in lm_options and lm.OUTPUT_TYPE == "generate_until":
-        lm.set_config("generation_kwargs", dict(lm_options["gen_kwargs"]), update=True)
-    shots = lm.get_config("num_fewshot")
-    if shots != 0:  # a task that says 0 itself keeps it
-        lm.set_config("num_fewshot", lm_options.get("num_fewshot", shots or 0))
-    lm.set_fewshot_seed(_FEWSHOT_SEED)
-    if lm.task_name != found_by:
-        options = {**options, "group": found_by}
-    turns = ("apply_chat_template", "fewshot_as_multiturn", "limit", "system_instruction")
-    return Task(lm, split, options, **{key: lm_options[key] for key in turns if key in lm_options})
+def _known(include_path: str | Path | None) -> tuple[list[Path], dict[str, Path]]:
+    """The folders of task files, and the files in them by task."""
+    folders = [tasks_folder(), *([Path(include_path)] if include_path else [])]
+    return folders, {task: path for each in folders for task, path in list_tasks(each).items()}
 
 
 @contextlib.contextmanager
@@ -181,3 +157,50 @@ def _manager(*folders: Path, metadata: str, defaults: bool) -> Any:
         include_defaults=defaults,
         metadata=json.loads(metadata),
     )
+
+
+def read_task_file(
+    name: str, include_path: str | Path | None = None
+) -> tuple[Metadata, dict[str, Any]]:
+    """A task's metadata and generation settings, without loading its data; empty for lm-eval's own.
+
+    Raises:
+        TaskError: If the file cannot be read.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    _, known = _known(include_path)
+    config = load_yaml(known[name], resolve_func=False) if name in known else {}
+    meta = checked(Metadata, config.get("metadata") or {}, f"Task {name}: metadata")
+    return meta, config.get("generation_kwargs") or {}
+
+
+class StatedTask(Task):
+    """A task whose data cannot be loaded now: sizes and lengths as its file states them, for a plan.
+
+    Its ids are those of no stored run, so that a plan made from it subtracts nothing.
+
+    Raises:
+        ConfigError: If an option is wrong.
+        TaskError: If the file does not state the split's size and the prompts' length.
+    """
+
+    def __init__(self, name: str, split: Split, options: Mapping[str, Any]) -> None:
+        given = checked(Options, options, "Option", ConfigError)
+        self.meta, self.generation = read_task_file(name, given.include_path)
+        if split not in self.meta.sizes or self.meta.prompt_tokens is None:
+            raise TaskError(
+                f"The data of task {name} cannot be loaded, and its file does not state the size of "
+                f"the {split} split; give the data with --data DIR."
+            )
+        self.name, self.split, self.options = name, split, dict(options)
+        self.limit, self.plain = given.limit, False
+        self.size = min(self.limit or self.meta.sizes[split], self.meta.sizes[split])
+        self.prompt_bytes = self.meta.prompt_tokens * BYTES_PER_TOKEN
+        known = content_hash(["stated", name, split, self.options])
+        self.questions_id = self.gold_id = self.data_id = self.sft_id = known
+        self.scoring, self.repeats = {}, 1
+
+    def on(self, split: Split) -> StatedTask:
+        """The same task on another split."""
+        return StatedTask(self.name, split, self.options)

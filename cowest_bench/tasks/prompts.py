@@ -34,20 +34,17 @@ class Prompts(BaseModel):
 
     def for_refinement(self, question: str, draft: str) -> str:
         """What the strong model is asked; braces in the question or the draft are left alone."""
-        before, question_slot, after = self.refine.partition("{question}")
-        filled = [part.replace("{draft}", draft) for part in (before, after)]
-        return question.join(filled) if question_slot else filled[0]
+        parts = self.refine.split("{question}", 1)
+        return question.join(part.replace("{draft}", draft) for part in parts)
 
 
 #: What the weak model writes for the strong one, by interaction format (section 4.3 of the paper).
-FORMATS: dict[str, Prompts] = {
-    "direct": Prompts(draft="{question}", refine=REFINE),
+FORMATS = {
+    "direct": Prompts(draft="{question}"),
     "knowledge": Prompts(
-        draft="{question}\n\nWrite down the background knowledge that is needed to answer this.",
-        refine=REFINE,
+        draft="{question}\n\nWrite down the background knowledge that is needed to answer this."
     ),
     "cot": Prompts(
-        draft="{question}\n\nGive the background knowledge, reason step by step, then answer.",
-        refine=REFINE,
+        draft="{question}\n\nGive the background knowledge, reason step by step, then answer."
     ),
 }

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cowest_bench.errors import TaskError
+from cowest_bench.errors import ConfigError, CowestError, TaskError, suggestion
 from cowest_bench.store import content_hash
 from cowest_bench.tasks.answers import STDERR
 from cowest_bench.tasks.prompts import FORMATS, Prompts
@@ -32,6 +32,55 @@ Split = Literal["train", "feedback", "dev", "test"]
 Message = dict[str, str]  # role and content
 
 BYTES_PER_TOKEN = 4.0  # of English prose under the tokenizers of large models, for estimates only
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(
+    model: type[Model], content: object, where: str, kind: type[CowestError] = TaskError
+) -> Model:
+    """Content as a model; the first thing that is wrong with it is an error of this kind."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field, wrong = ".".join(map(str, first["loc"])), f"is wrong: {first['msg']}."
+        if first["type"] == "extra_forbidden":
+            wrong = f"is unknown; {suggestion(field, model.model_fields)}"
+        raise kind(f"{where} {field} {wrong}") from error
+
+
+class Generation(BaseModel):
+    """The generation settings that every engine has, by lm-eval's names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    until: str | list[str] | None = None
+    max_gen_toks: Annotated[int, Field(ge=1)] | None = None
+    do_sample: bool | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+
+
+class Options(BaseModel):
+    """What ``load_task`` takes, by the names of ``lm_eval``; all others are added to the metadata."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    include_path: str | None = None
+    """A folder of task files."""
+    group: str | None = None
+    """A group that the task belongs to."""
+    limit: Annotated[int, Field(ge=1, lt=2**63)] | None = None
+    num_fewshot: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    system_instruction: str | None = None
+    apply_chat_template: bool = True
+    fewshot_as_multiturn: bool = True
 
 
 class Metadata(BaseModel):
@@ -62,20 +111,6 @@ class Metadata(BaseModel):
     prompt_tokens: float | None = None
     """Mean length of a prompt, likewise."""
 
-    @classmethod
-    def of(cls, name: str, content: Any) -> Self:
-        """The metadata of a task's file.
-
-        Raises:
-            TaskError: If a field is not valid.
-        """
-        try:
-            return cls.model_validate(content or {})
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise TaskError(f"Task {name}: metadata: {field}: {first['msg']}.") from error
-
     @property
     def prompts_by_format(self) -> dict[str, Prompts]:
         """What the two models are asked, for every interaction format of the task."""
@@ -104,45 +139,66 @@ class Task:
         options: ``load_task(name, split, **options)`` loads this task again.
         meta: What the file says for this benchmark.
         limit: How many samples of the split are asked; None for all.
+        plain: Whether the prompt is plain text, without a chat template.
+        docs: The rows of the split, in order.
+        splits: The splits of the file that the data set has, and test in any case.
+        leaks: Rows dropped because their question is also in test, by split, if they were counted.
+        repeats: How often a sample is answered before it is scored (majority votes, pass@k).
     """
 
-    def __init__(
-        self,
-        lm: ConfigurableTask,
-        split: Split,
-        options: Mapping[str, Any],
-        *,
-        system_instruction: str | None = None,
-        fewshot_as_multiturn: bool = True,
-        apply_chat_template: bool = True,
-        limit: int | None = None,
-    ) -> None:
-        self.lm = lm
-        self.name = str(lm.task_name)
-        self.split = split
+    def __init__(self, lm: ConfigurableTask, split: Split, options: Mapping[str, Any]) -> None:
+        self.lm, self.name, self.split = lm, str(lm.task_name), split
         self.options = dict(options)
-        self.limit = limit
-        self._turns = {
-            "system_instruction": system_instruction,
-            "apply_chat_template": apply_chat_template,
-            "fewshot_as_multiturn": fewshot_as_multiturn,
-        }
-        self.meta = Metadata.of(self.name, lm.config.metadata)
-        _refuse_other_kinds(lm, self.name)
+        given = Options(**options)
+        self.limit, self.plain = given.limit, not given.apply_chat_template
+        self._turns = given.model_dump(
+            include={"system_instruction", "apply_chat_template", "fewshot_as_multiturn"}
+        )
+        self.meta = checked(Metadata, lm.config.metadata or {}, f"Task {self.name}: metadata")
+        checked(
+            Generation, lm.config.generation_kwargs or {}, f"Task {self.name}: generation_kwargs"
+        )
         default = lm.config.test_split or lm.config.validation_split
-        wanted = self._dataset_split(split, default)
+        wanted = self.meta.splits.get(split, default if split == "test" else None)
+        metrics = [f"{each},{pipe.name}" for each in lm.aggregation() for pipe in lm._filters]
+        wrong = ""
+        if lm.OUTPUT_TYPE != "generate_until":
+            wrong = (
+                f"is of type {lm.OUTPUT_TYPE}, which compares log-probabilities of given answers; a "
+                "collaboration answers in text, so choose a generate_until task"
+            )
+        elif getattr(lm, "UNSAFE_CODE", False):
+            wrong = "executes code that a model wrote, which is refused here"
+        elif getattr(lm, "MULTIMODAL", False):
+            wrong = "needs images or sound; choose a task that is text alone"
+        elif wanted not in lm.dataset:
+            wrong = (
+                f"has no {split} split; name one of its data set's splits ({', '.join(lm.dataset)}) "
+                "under metadata: splits: in the task file"
+            )
+        elif self.meta.primary not in (None, *metrics):
+            wrong = (
+                f"names {self.meta.primary} as primary metric; choose from: {', '.join(metrics)}"
+            )
+        if wrong:
+            raise TaskError(f"Task {self.name} {wrong}.")
         if wanted != default:  # few-shot draws depend on lm-eval's own state
             lm.config.test_split = wanted
-        lm.task_docs = lm.eval_docs
-
-    def _dataset_split(self, split: Split, default: str | None) -> str:
-        name = self.meta.splits.get(split, default if split == "test" else None)
-        if name is None or name not in self.lm.dataset:
-            raise TaskError(
-                f"Task {self.name} has no {split} split; name one of its data set's splits "
-                f"({', '.join(self.lm.dataset)}) under metadata: splits: in the task file."
+        self.docs: Any = lm.eval_docs
+        lm.task_docs = self.docs
+        self.splits: list[Split] = [
+            each
+            for each in get_args(Split)
+            if each == "test" or self.meta.splits.get(each) in lm.dataset
+        ]
+        self.leaks: dict[str, int] = dict(getattr(lm.dataset, "leaks", {}))
+        self.repeats = int(lm.config.repeats or 1)
+        shots = lm.config.num_fewshot or 0
+        itself = lm.fewshot_cfg.split == lm.config.test_split  # a row is no example for itself
+        if shots and shots > (most := len(lm.sampler.fewshot_docs()) - itself):
+            raise ConfigError(
+                f"num_fewshot is {shots}, but task {self.name} has {most} rows for examples."
             )
-        return str(name)
 
     def on(self, split: Split) -> Task:
         """The same task on another split."""
@@ -150,21 +206,11 @@ class Task:
 
         return load_task(self.name, split, **self.options)
 
-    @property
-    def splits(self) -> list[Split]:
-        """The splits of the file that the data set has, and test in any case."""
-        named = self.meta.splits
-        return [s for s in get_args(Split) if s == "test" or named.get(s) in self.lm.dataset]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the task by its name."""
+        from cowest_bench.tasks.loading import load_task
 
-    @property
-    def leaks(self) -> dict[str, int]:
-        """Rows dropped because their question is also in test, by split, if they were counted."""
-        return dict(getattr(self.lm.dataset, "leaks", {}))
-
-    @property
-    def docs(self) -> Any:
-        """The rows of the split, in order."""
-        return self.lm.task_docs
+        return partial(load_task, self.name, self.split, **self.options), ()
 
     @cached_property
     def samples(self) -> list[TaskSample]:
@@ -176,21 +222,19 @@ class Task:
             self.lm.build_all_requests(
                 rank=0, world_size=1, limit=self.limit, chat_template=chat_as_json, **self._turns
             )
-        return [
-            TaskSample(
+        built = []
+        for instance in self.lm.instances:
+            gold = self.lm.doc_to_target(instance.doc)
+            cluster = self.meta.cluster and self.render(self.meta.cluster, instance.doc).strip()
+            sample = TaskSample(
                 id=instance.doc_id,
                 messages=messages_of(instance.args[0])[0],
-                target=_text(gold := self.lm.doc_to_target(instance.doc)),
+                target=_text(gold),
                 accepted=tuple(map(_text, gold if isinstance(gold, list) else [gold])),
-                cluster=self._cluster(instance.doc),
+                cluster=None if cluster in ("", "None") else cluster,  # without one: on its own
             )
-            for instance in self.lm.instances
-        ]
-
-    def _cluster(self, doc: Mapping[str, Any]) -> str | None:
-        """What a row shares with others; None if that field is empty, and the row is on its own."""
-        shared = self.render(self.meta.cluster, doc).strip() if self.meta.cluster else ""
-        return None if shared in ("", "None") else shared
+            built.append(sample)
+        return built
 
     def prompts(self, format: str) -> Prompts:
         """The prompts of an interaction format: the task's own, or else those of ``FORMATS``.
@@ -206,24 +250,14 @@ class Task:
             )
         return known[format]
 
-    @property
-    def plain(self) -> bool:
-        """Whether the prompt is plain text, without a chat template."""
-        return not self._turns["apply_chat_template"]
-
     @cached_property
     def generation(self) -> dict[str, Any]:
         """The task's generation settings, in lm-eval's names."""
         _ = self.samples
         return dict(self.lm.instances[0].args[1])
 
-    @cached_property
-    def repeats(self) -> int:
-        """How often a sample is answered before it is scored (majority votes, pass@k)."""
-        return int(self.lm.config.repeats or 1)
-
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
-        """Fill in a template of the task file with a row's fields (Jinja, sandboxed by lm-eval)."""
+        """Fill in a template of the task file with a row's fields."""
         return str(_compiled(template).render(**doc))
 
     def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
@@ -243,24 +277,18 @@ class Task:
             ensemble.apply([instance])
             results = self.lm.process_results(doc, [instance.filtered_resps[ensemble.name]])
             values |= {f"{metric},{ensemble.name}": value for metric, value in results.items()}
-        wanted = self._primary_key(values).rpartition(",")[2]
-        plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
+        wanted = (self.meta.primary or next(iter(values))).rpartition(",")[2]
+        # Numpy's scalars and arrays as JSON.
+        text = json.dumps(values, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+        plain: dict[str, Any] = json.loads(text)
         return plain, _text(instance.filtered_resps[wanted])
-
-    def _primary_key(self, values: Mapping[str, Any]) -> str:
-        key = self.meta.primary or next(iter(values))
-        if key not in values:
-            raise TaskError(
-                f"Task {self.name} names {key} as primary metric; choose from: {', '.join(values)}."
-            )
-        return key
 
     def primary(self, values: Mapping[str, Any]) -> float:
         """The score of a sample, from the values of all its metrics.
 
         A metric of the whole split (BLEU, macro-F1) is computed on that sample alone.
         """
-        key = self._primary_key(values)
+        key = self.meta.primary or next(iter(values))
         value = values[key]
         if not isinstance(value, int | float):
             value = self.lm.aggregation()[key.rpartition(",")[0]]([value])
@@ -284,9 +312,7 @@ class Task:
             bootstrapped = STDERR.get(self.lm.aggregation().get(metric))
             if bootstrapped is not None and len(items) > 1:
                 metrics[f"{metric}_stderr,{name}"] = bootstrapped(items)
-        return {
-            key: float(value) for key, value in metrics.items() if isinstance(value, int | float)
-        }
+        return {key: float(each) for key, each in metrics.items() if isinstance(each, int | float)}
 
     @cached_property
     def size(self) -> int:
@@ -321,16 +347,16 @@ class Task:
     def scoring(self) -> dict[str, Any]:
         """Everything that can change a score, or a label, of the same answer.
 
-        A function is hashed with the syntax tree of its file: changed code counts, a comment does not.
+        A function is hashed with the lines of its file: changed code counts, a comment does not.
         """
         config = self.lm.config
         return {
             "gold": self.gold_id,
             "clusters": content_hash([(each.id, each.cluster) for each in self.samples]),
-            "filters": config_as_json(config.filter_list),
-            "metrics": config_as_json(config.metric_list),
-            "process_results": config_as_json(config.process_results),
-            "class": config_as_json(type(self.lm)),
+            "filters": _config_as_json(config.filter_list),
+            "metrics": _config_as_json(config.metric_list),
+            "process_results": _config_as_json(config.process_results),
+            "class": _config_as_json(type(self.lm)),
             "primary": self.meta.primary,
             "version": self.meta.version,
             "domain": self.meta.domain,
@@ -347,53 +373,38 @@ class Task:
         """Hash of the rows for supervised fine-tuning."""
         return content_hash(self.sft_rows())
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process loads the task by its name."""
-        from cowest_bench.tasks.loading import load_task
-
-        return partial(load_task, self.name, self.split, **self.options), ()
-
     def sft_rows(self) -> list[dict[str, list[Message]]]:
         """Conversational prompt-completion rows for supervised fine-tuning."""
         template = self.meta.sft_target
         if template is None:
             raise TaskError(f"Task {self.name} cannot be trained on: its file has no sft_target.")
+        targets = [self.render(template, self.docs[sample.id]) for sample in self.samples]
         return [
-            {
-                "prompt": sample.messages,
-                "completion": [
-                    {"role": "assistant", "content": self.render(template, self.docs[sample.id])}
-                ],
-            }
-            for sample in self.samples
+            {"prompt": sample.messages, "completion": [{"role": "assistant", "content": target}]}
+            for sample, target in zip(self.samples, targets, strict=True)
         ]
 
 
-def config_as_json(value: Any) -> Any:
+def _config_as_json(value: Any) -> Any:
     """A part of a task's configuration as JSON; of a function or class, its name and a hash of its file."""
     if isinstance(value, Mapping):
-        return {str(key): config_as_json(each) for key, each in value.items()}
+        return {str(key): _config_as_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [config_as_json(each) for each in value]
+        return [_config_as_json(each) for each in value]
     if isinstance(value, partial):
-        return [config_as_json(part) for part in (value.func, value.args, value.keywords)]
-    if callable(value):
-        # lm-eval names the module of a task's own functions by its path, which may move.
-        module = value.__module__.rpartition("/")[2]
-        name = f"{module}.{getattr(value, '__qualname__', type(value).__name__)}"
-        return [name, *_code_of(value)]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _code_of(value: Any) -> list[str]:
-    """Hash of the file that defines something; nothing for lm-eval's own files, which have a version."""
+        return [_config_as_json(part) for part in (value.func, value.args, value.keywords)]
+    if not callable(value):
+        return value if isinstance(value, str | int | float | bool | None) else str(value)
+    # lm-eval names the module of a task's own functions by its path, which may move.
+    module = value.__module__.rpartition("/")[2]
+    name = f"{module}.{getattr(value, '__qualname__', type(value).__name__)}"
     try:
         file = inspect.getsourcefile(value)
-    except TypeError:
-        return []
+    except TypeError:  # an object, or built into Python
+        file = None
     if file is None or not Path(file).is_file() or value.__module__.startswith("lm_eval."):
-        return []
-    return [_code_hash(file, Path(file).stat().st_mtime_ns)]
+        return [name]  # lm-eval's own files have a version
+    return [name, _code_hash(file, Path(file).stat().st_mtime_ns)]
 
 
 @lru_cache(maxsize=64)
@@ -410,16 +421,13 @@ def validate_task(task: Task) -> dict[str, tuple[int, int]]:
     """
     prefix = f"{task.meta.answer_prefix} " if task.meta.answer_prefix else ""
     counts: dict[str, tuple[int, int]] = {}
-    for split in task.splits:
-        if split == "train":
-            continue
-        on = task.on(split)
+    for on in (task.on(split) for split in task.splits if split != "train"):
         scores = [
             on.primary(on.score(sample.id, [prefix + gold])[0])
             for sample in on.samples
             for gold in sample.accepted
         ]
-        counts[split] = (sum(score == 1.0 for score in scores), len(scores))
+        counts[on.split] = scores.count(1.0), len(scores)
     return counts
 
 
@@ -430,8 +438,7 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
         docs, field = task.on(split).docs, task.lm.config.doc_to_target
         # A whole column is read at once; rendering a template for 180,000 rows takes a minute.
         column = isinstance(field, str) and field in docs.features
-        golds = docs[field] if column else map(task.lm.doc_to_target, docs)
-        counts = Counter(map(_text, golds))
+        counts = Counter(map(_text, docs[field] if column else map(task.lm.doc_to_target, docs)))
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         described[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
     return described
@@ -445,22 +452,7 @@ def _compiled(template: str) -> Any:
     return env.from_string(template)
 
 
-def _refuse_other_kinds(lm: ConfigurableTask, name: str) -> None:
-    """Only text in, text out; what a model wrote is never executed."""
-    if lm.OUTPUT_TYPE != "generate_until":
-        raise TaskError(
-            f"Task {name} is of type {lm.OUTPUT_TYPE}, which compares log-probabilities of given "
-            "answers; a collaboration answers in text, so choose a generate_until task."
-        )
-    if getattr(lm, "UNSAFE_CODE", False):
-        raise TaskError(f"Task {name} executes code that a model wrote, which is refused here.")
-    if getattr(lm, "MULTIMODAL", False):
-        raise TaskError(f"Task {name} needs images or sound; choose a task that is text alone.")
-
-
-def _plain(value: Any) -> Any:
-    """Numpy's scalars and arrays as JSON."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+_JSON_MARK = "\x02messages\x03"  # no text begins with it
 
 
 def chat_as_json(messages: list[Message], add_generation_prompt: bool = True) -> str:
@@ -469,16 +461,10 @@ def chat_as_json(messages: list[Message], add_generation_prompt: bool = True) ->
 
 
 def messages_of(context: str) -> tuple[list[Message], bool]:
-    """The messages that ``chat_as_json`` wrote, or one turn of plain text; and whether it is plain.
-
-    (lm-eval does not say which of the two it hands over, and may have cached it.)
-    """
+    """The messages that ``chat_as_json`` wrote, or one turn of plain text; and whether it is plain."""
     if context.startswith(_JSON_MARK):
         return list(json.loads(context.removeprefix(_JSON_MARK))), False
     return [{"role": "user", "content": context}], True
-
-
-_JSON_MARK = "\x02messages\x03"  # no text begins with it
 
 
 def _text(value: Any) -> str:

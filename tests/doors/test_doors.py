@@ -83,7 +83,7 @@ def test_lm_eval_says_what_it_cannot(strong: ModelSpec, tmp_path: Path) -> None:
     assert "Task choice compares log-probabilities" in done.stderr.splitlines()[-1]
     done = cowest(*command, "--model_args", f"{args},sead=1")
     assert done.returncode == 2
-    assert done.stderr.endswith("There is no model argument sead; did you mean seed?\n")
+    assert done.stderr.endswith("Model argument sead is unknown; did you mean seed?\n")
 
 
 def test_lm_eval_stops_at_a_question_that_fails(strong: ModelSpec, tmp_path: Path) -> None:

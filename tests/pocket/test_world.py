@@ -74,7 +74,7 @@ def test_episodes_can_be_answered_only_from_their_background(domain: str) -> Non
     rng = random.Random(0)
     right = 0
     for _ in range(300):
-        prompt, completion, _ = episodes.DOMAINS[domain](rng, "full")
+        prompt, completion, _ = episodes.with_draft(rng, domain, "full")
         background, _, drafted = prompt.partition("background : ")[2].partition(" draft answer : ")
         gold = completion.rpartition(" answer : ")[2]
         norm = {label: norm for norm, label in language.NORM_LABELS.items()}.get(gold, gold)

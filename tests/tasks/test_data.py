@@ -455,7 +455,7 @@ def test_the_size_of_feedback_and_dev_can_be_asked_for(folder: Path) -> None:
     with pytest.raises(TaskError, match="dev_size is 0, but must be a whole number"):
         load_medmcqa(data=str(folder), dev_size=0)
     with pytest.raises(TaskError, match="feedback_size is '4', but must be a whole number"):
-        load_medmcqa(data=str(folder), feedback_size="4")
+        load_task("cowest_medmcqa", data=str(folder), feedback_size="4")
 
 
 def test_equal_questions_of_medmcqa_stay_together(tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def test_the_hub_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -
         files = (folder / "medmcqa").glob("*.jsonl")
         return {f.stem: list(map(json.loads, f.read_text().splitlines())) for f in files}
 
-    data._built.cache_clear()
+    data._splits.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     assert len(load_medmcqa()["test"]) == 4
@@ -558,7 +558,7 @@ def test_a_hub_out_of_reach_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> 
     def hub(name: str) -> None:
         raise ConnectionError("no route to host")
 
-    data._built.cache_clear()
+    data._splits.cache_clear()
     monkeypatch.delenv("COWEST_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", hub)
     for load in (load_ifqa, load_medmcqa, load_prosocial_dialog):

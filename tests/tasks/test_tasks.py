@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cowest_bench.errors import TaskError
+from cowest_bench.errors import ConfigError, TaskError
+from cowest_bench.plan import Plan, planned
 from cowest_bench.tasks import list_tasks, load_task, tasks_folder, validate_task
 from tests.conftest import ROOT
 
@@ -64,19 +66,73 @@ def test_loglikelihood_task_is_refused(tmp_path: Path) -> None:
         load_task("choices", include_path=str(tmp_path))
 
 
-def test_missing_split_says_how_to_name_it(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"question": "q", "answer": "a"}\n' * 3)
-    (tmp_path / "plain.yaml").write_text(
+def plain(folder: Path, more: str = "") -> Path:
+    """A folder with a task of three rows."""
+    (folder / "rows.jsonl").write_text('{"question": "q", "answer": "a"}\n' * 3)
+    (folder / "plain.yaml").write_text(
         "task: plain\ndataset_path: json\n"
-        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        f"dataset_kwargs: {{data_files: {{test: {folder / 'rows.jsonl'}}}}}\n"
         "test_split: test\noutput_type: generate_until\n"
         'doc_to_text: "{{question}}"\ndoc_to_target: "{{answer}}"\n'
         "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+        f"{more}"
     )
-    task = load_task("plain", include_path=str(tmp_path))
+    return folder
+
+
+def test_missing_split_says_how_to_name_it(tmp_path: Path) -> None:
+    task = load_task("plain", include_path=str(plain(tmp_path)))
     assert len(task.samples) == 3
     with pytest.raises(TaskError, match="metadata: splits:"):
         load_task("plain", "feedback", include_path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *[({"limit": each}, "Option limit is wrong") for each in (0, -5, "ten", 0.5, 1e20, True)],
+        ({"num_fewshot": -1}, "Option num_fewshot is wrong"),
+        ({"num_fewshot": 301}, "num_fewshot is 301, but task cowest_pocket_medical has 300 rows"),
+        (
+            {"gen_kwargs": "temperature=0"},
+            "Option gen_kwargs is wrong: Input should be a valid dict",
+        ),
+        ({"gen_kwargs": {"temperature": "hot"}}, "Option gen_kwargs temperature is wrong"),
+        ({"gen_kwargs": {"max_gen_toks": 0}}, "Option gen_kwargs max_gen_toks is wrong"),
+        ({"gen_kwargs": {"topp": 0.5}}, "Option gen_kwargs topp is unknown; did you mean top_p"),
+        ([1], "The plan's options is wrong"),
+        ("limit=1", "The plan's options is wrong"),
+    ],
+)
+def test_a_wrong_option_is_refused_while_planning(
+    options: object, said: str, tmp_path: Path
+) -> None:
+    """From the file of a plan, whatever the command line adds; in one sentence, with exit code 2."""
+    content = {"tasks": ["cowest_pocket_medical"], "strong": "openai-api/local/strong"}
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(content | {"systems": ["strong"], "options": options}))
+    with pytest.raises(ConfigError, match=said) as refused:
+        planned(Plan.load(file, {"options": {"data": None, "seed": 4}}), stated=True)
+    assert refused.value.exit_code == 2
+    assert str(refused.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("metadata: {primary: 'exact_match,answer'}", "choose from: exact_match,none"),
+        ("metadata: {primary: accuracy}", "names accuracy as primary metric"),
+        ("metadata: {draft_tokens: many}", "Task plain: metadata draft_tokens is wrong"),
+        ("generation_kwargs: {num_beams: 4}", "generation_kwargs num_beams is unknown"),
+        ("generation_kwargs: {do_sample: 7}", "generation_kwargs do_sample is wrong"),
+        ("num_fewshot: 4", "has 3 rows for examples"),
+    ],
+)
+def test_a_file_that_would_fail_later_is_refused_as_it_is_loaded(
+    more: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises((TaskError, ConfigError), match=said):
+        load_task("plain", include_path=str(plain(tmp_path, more)))
 
 
 def test_task_files_do_not_say_pocket_outside_their_folder() -> None:
