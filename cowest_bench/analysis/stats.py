@@ -59,20 +59,10 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-# --- the data -------------------------------------------------------------------------------------
-
-
 def average_repeats(scores: ArrayLike, samples: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
-    """Mean score of every sample, and the row of its first repeat.
+    """Mean score of every sample, in sorted order of their labels, and the row of its first repeat.
 
-    Args:
-        scores: One score per repeat.
-        samples: The sample of each repeat, as a label.
-
-    Returns:
-        Mean scores in sorted order of the labels, and row numbers, so that ``clusters[rows]`` and
-        ``samples[rows]`` are in the same order. Repeats (epochs, seeds) of a sample are not
-        independent, so no test or interval here may treat them as samples.
+    Repeats (epochs, seeds) are not independent, so no test or interval here may take them as samples.
     """
     x = checked_scores(scores)
     _, rows, codes = np.unique(np.asarray(samples), return_index=True, return_inverse=True)
@@ -234,7 +224,7 @@ def _variance(d: float, helped: int, hurt: int, n: int) -> float:
     return max(0.0, float(2 * q + d * (1 - d)))
 
 
-# --- tests ----------------------------------------------------------------------------------------
+# --- tests and verdicts ---------------------------------------------------------------------------
 
 
 def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discordance:
@@ -288,11 +278,8 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
         regressed      high < 0                    worse, and perhaps by the margin
         inconclusive   otherwise                   more samples are needed
 
-    So a loss that is significant but clearly smaller than the margin passes. With a margin of 0 only
-    improved, regressed and inconclusive remain: the two-sided test. Every verdict is true whenever the
-    interval contains the true difference. So at most ``alpha`` of all verdicts are false, and at most
-    ``alpha/2`` for each of these: improved if the truth is not above 0, regressed if it is not below 0,
-    passing (improved, equivalent, non-inferior) if it is -margin or less.
+    Every verdict is true whenever the interval contains the true difference, so at most ``alpha`` of
+    all verdicts are false (docs/statistics.md says what follows for each).
     """
     if not margin >= 0:
         raise ValueError(f"the margin is {margin}; it must be 0 or more.")
@@ -301,9 +288,6 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
     if difference.low > -margin:
         return Verdict.EQUIVALENT if difference.high < margin else Verdict.NON_INFERIOR
     return Verdict.REGRESSED if difference.high < 0 else Verdict.INCONCLUSIVE
-
-
-# --- several at once ------------------------------------------------------------------------------
 
 
 def holm(p: ArrayLike) -> Floats:

@@ -2,7 +2,7 @@
 
 Every collaboration is compared with the runs of its own models alone on the same data
 (``selection.alone``), wherever these are in the table and whether or not they are shown. Its gain is
-the difference to the better of them (``analysis.gains``). All numbers, the p too, are those of
+the difference to the better of them (``contrasts.gain``). All numbers, the p too, are those of
 ``cowest compare``: p belongs to the interval beside it, and is below 0.05 where that excludes 0.
 """
 
@@ -16,8 +16,7 @@ from typing import Any
 from rich.table import Table
 
 from cowest_bench.analysis import POOLED, contrasts
-from cowest_bench.analysis.contrasts import Items, finite
-from cowest_bench.analysis.gains import gain
+from cowest_bench.analysis.contrasts import Items, finite, gain
 from cowest_bench.errors import ConfigError, RecordError, printable
 from cowest_bench.report.tables import (
     contrast_json,

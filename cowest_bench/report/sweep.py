@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from cowest_bench.analysis import ALPHA, POOLED, contrasts, gains, stats
+from cowest_bench.analysis import ALPHA, POOLED, contrasts, stats
 from cowest_bench.analysis.contrasts import Contrast, Score
 from cowest_bench.report.tables import Show, escaped, known, markdown_table, signed
 from cowest_bench.store import Results, Run
@@ -171,7 +171,7 @@ def _cells(stored: _Stored, domain: str, tasks: Sequence[str]) -> Iterator[Matri
                 stored.items.all_of(stored.runs(name, tasks, i, j)) for name in (system, *singles)
             )
             known = {name: items for name, items in zip(singles, alone, strict=True) if items}
-            found = gains.gain(ours, known) if ours and len(known) == len(singles) else None
+            found = contrasts.gain(ours, known) if ours and len(known) == len(singles) else None
             if found:
                 yield MatrixCell(domain, system, weak, strong, found.best, found.contrast)
 
