@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from traceback import print_exc
 from typing import Any
 
 import click
@@ -13,7 +12,6 @@ import click
 from cowest_bench.cli.shared import (
     alpha_option,
     baselines_option,
-    console,
     format_option,
     margin_option,
     read_results,
@@ -22,7 +20,7 @@ from cowest_bench.cli.shared import (
     show,
     warn,
 )
-from cowest_bench.errors import ComparisonError, ConfigError, CowestError, printable
+from cowest_bench.errors import ComparisonError, ConfigError, CowestError
 
 
 @click.command("results")
@@ -82,22 +80,12 @@ def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, for
     \b
     Exit codes: 0 compared, 2 no such runs, 4 the runs have no sample in common or cannot be read.
     """
-    from cowest_bench.report import comparison, tables
+    from cowest_bench.report.comparison import compare_report
     from cowest_bench.store.comparison import compare_runs
 
     found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
     warn(found.warnings)
-    if form == "json":
-        click.echo(json.dumps(comparison.compared_json(found), indent=1))
-    elif form == "csv":
-        click.echo(tables.csv_table(comparison.compared_csv_rows(found)))
-    elif form == "md":
-        click.echo(comparison.compared_markdown(found))
-    else:
-        console().print(tables.text_table(comparison.verdict_rows(found.comparison)))
-        console().print(tables.text_table(comparison.run_rows(found)))
-        for line in comparison.left_out(found, printable):
-            click.echo(line)
+    compare_report(found).print(form)
 
 
 def _report_option(name: str) -> Callable[[Any], Any]:
@@ -172,11 +160,11 @@ def check_command(
       3  inconclusive: more samples are needed (see --inconclusive)
       4  could not be checked: other data, too few scores, unreadable files
     """
-    with _crashes_are_4():
+    try:
         from cowest_bench.gate.check import Settings, check_runs
-        from cowest_bench.report import comparison, tables
+        from cowest_bench.report.comparison import check_junit, check_report
 
-        as_json = given.pop("json")
+        files = {"md": markdown, "junit": junit, "json": given.pop("json")}
         found = check_runs(
             read_results(root),
             candidate,
@@ -186,32 +174,22 @@ def check_command(
             critical=critical.read() if critical else "",
             max_age=max_age,
         )
-        texts = comparison.check_texts(found)
-        for path, kind in ((markdown, "md"), (junit, "junit"), (as_json, "json")):
+        report = check_report(found)
+        for kind, path in files.items():
             if path:
-                _write(path, texts[kind])
+                _write(path, check_junit(found) if kind == "junit" else report.text(kind))
         warn(found.warnings)
-        if form in texts:
-            click.echo(texts[form])
+        if form == "junit":
+            click.echo(check_junit(found))
         else:
-            console().print(tables.text_table(comparison.verdict_rows(found.check.comparison)))
-            for line in (*comparison.check_lines(found), comparison.headline(found)):
-                click.echo(printable(line))
-    click.get_current_context().exit(found.check.exit_code)
-
-
-@contextmanager
-def _crashes_are_4() -> Iterator[None]:
-    """Exit with 4: Python itself exits with 1, which here would mean that the model regressed."""
-    try:
-        yield
+            report.print(form)
     except (CowestError, click.ClickException):
         raise
     except (Exception, KeyboardInterrupt) as error:
-        from traceback import print_exc
-
+        # Python itself exits with 1, which here would mean that the model regressed.
         print_exc()
         raise ComparisonError(f"The check could not be made: {error!r}.") from error
+    click.get_current_context().exit(found.check.exit_code)
 
 
 def _write(path: Path, text: str) -> None:

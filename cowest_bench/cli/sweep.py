@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ import click
 
 from cowest_bench.cli.shared import (
     budget_option,
-    console,
     data_option,
     dry_run_option,
     format_option,
@@ -96,7 +94,6 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     """Run a sweep and show what it has found; ends with 1 if a step failed."""
     from cowest_bench import sweep as sweeps
     from cowest_bench.report import sweep as report
-    from cowest_bench.report.tables import csv_table, text_table
 
     with progress_bars() as progress:
         swept = sweeps.run(plan, results, workers, progress)
@@ -108,18 +105,8 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
         systems=plan.systems,
         priced=any(spec.price for spec in (*plan.weak, *plan.strong)),
     )
-    found = report.summarise(grid, swept.found, swept.failed, results)
-    if form == "json":
-        click.echo(json.dumps(report.as_json(found), indent=1))
-    elif form == "csv":
-        click.echo(csv_table(report.csv_rows(found)))
-    elif form == "md":
-        click.echo(report.markdown(found))
-    else:
-        console().print(text_table(report.matrix_rows(found)))
-        console().print(text_table(report.front_rows(found)))
-        for line in report.matrix_notes(found):
-            click.echo(line)
+    summary = report.summarise(grid, swept.found, swept.failed, results)
+    report.report(grid, summary).print(form)
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:
