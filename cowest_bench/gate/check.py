@@ -11,26 +11,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cowest_bench.analysis import ALPHA, MARGIN, contrasts, planning, stats
 from cowest_bench.analysis.contrasts import Comparison, Pairs
-from cowest_bench.analysis.stats import Clusters, Verdict
+from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import ComparisonError, ConfigError
-from cowest_bench.gate.baseline import (
-    Baseline,
-    ScoredRun,
-    baseline_of,
-    item_key,
-    scored,
-    short_hash,
-)
+from cowest_bench.gate import baseline as baselines
+from cowest_bench.gate.baseline import Baseline, ScoredRun, item_key, scored
 from cowest_bench.store import NOT_ASKED, Results, Run
 from cowest_bench.store.comparison import by_domain, made_differently
 from cowest_bench.store.selection import select
@@ -38,15 +31,8 @@ from cowest_bench.store.selection import select
 LOOKS = 5
 RIGHT = 0.5  # a critical sample with at least this score (a mean over repeats) is right
 
+Outcome = Literal["passed", "regressed", "inconclusive"]
 Parts = Sequence[tuple[str, Pairs]]  # the data sets, each with its domain
-
-
-class Outcome(StrEnum):
-    """The result of a check."""
-
-    PASSED = "passed"
-    REGRESSED = "regressed"
-    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +69,18 @@ class Check:
 
     @property
     def outcome(self) -> Outcome:
-        """Passed, regressed or inconclusive."""
-        found = [*self.comparison.domains.values(), self.comparison.pooled]
-        if self.flipped or any(each.verdict == Verdict.REGRESSED for each in found):
-            return Outcome.REGRESSED
-        if self.comparison.pooled.verdict == Verdict.INCONCLUSIVE:
-            return Outcome.INCONCLUSIVE
-        return Outcome.PASSED
+        """See the module."""
+        pooled = self.comparison.pooled.verdict
+        verdicts = [each.verdict for each in self.comparison.domains.values()]
+        if self.flipped or Verdict.REGRESSED in (*verdicts, pooled):
+            return "regressed"
+        return "inconclusive" if pooled == Verdict.INCONCLUSIVE else "passed"
 
     @property
     def exit_code(self) -> int:
         """0 passed, 1 regressed, 3 inconclusive unless the settings let it pass (0) or fail (1)."""
-        if self.outcome == Outcome.INCONCLUSIVE:
-            return {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
-        return int(self.outcome == Outcome.REGRESSED)
+        inconclusive = {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
+        return {"passed": 0, "regressed": 1, "inconclusive": inconclusive}[self.outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +103,10 @@ def check_runs(
     critical: str = "",
     max_age: int = 90,
 ) -> Checked:
-    """Check stored runs.
+    """Check the stored runs that ``candidate`` selects (``selection.select``).
 
-    Args:
-        results: Where the runs are.
-        candidate: Which of them to check (``selection.select``).
-        baseline: A blessed baseline's name or file in the folder, or else runs as for ``candidate``.
-        settings: What to decide, and with which confidence.
-        folder: Of the blessed baselines.
-        critical: What ``read_critical`` reads.
-        max_age: Days after which a baseline is old.
+    The baseline is the name of a blessed one in the folder, a file, or else runs that it selects;
+    ``critical`` is what ``read_critical`` reads; after ``max_age`` days a baseline is old.
 
     Raises:
         ConfigError: If there is no such run or baseline.
@@ -136,7 +114,7 @@ def check_runs(
     """
     runs = select(results.all_runs(), candidate, results.damaged)
     ours = tuple(scored(results, run) for run in runs)
-    judge = baseline_of(results, baseline, folder)
+    judge = baselines.baseline_of(results, baseline, folder)
     calls = _calls(results, runs) if settings.sequential else {}
     keys = read_critical(critical, judge.runs)
     found = check_scores(ours, judge.runs, settings, critical=keys, calls=calls)
@@ -153,12 +131,8 @@ def check_scores(
 ) -> Check:
     """Check runs against those of a baseline.
 
-    Args:
-        candidate: The runs to check.
-        baseline: What they are checked against.
-        settings: What to decide, and with which confidence.
-        critical: Keys of samples that may not flip (``read_critical``).
-        calls: How many calls the candidate made for each sample, to count those saved.
+    ``critical`` are the keys of samples that may not flip, ``calls`` how many the candidate made for
+    each sample, to count those saved.
 
     Raises:
         ComparisonError: If a run of the baseline has no counterpart on the same data, too few
@@ -258,27 +232,14 @@ def _flipped(parts: Parts, critical: Sequence[str]) -> tuple[str, ...]:
 # --- look by look ---------------------------------------------------------------------------------
 
 
-def decided(
-    ours: ArrayLike,
-    theirs: ArrayLike,
-    clusters: Clusters,
-    *,
-    look: int,
-    margin: float,
-    alpha: float = ALPHA,
-) -> Verdict | None:
-    """The verdict at a look while an evaluation runs, or None if it has to continue.
+def decided(seen: Pairs, look: int, settings: Settings) -> Verdict | None:
+    """The verdict on the samples of a look, 1 for the first; None if the evaluation has to continue.
 
-    Args:
-        ours: Scores of the samples so far, whole clusters in random order (``in_order``).
-        theirs: The baseline's scores of the same samples.
-        clusters: A label for each sample.
-        look: Which look it is, 1 for the first; it may be taken once look/LOOKS of all are there.
-        margin: A loss below it does not matter.
-        alpha: Of all looks together (``planning.obrien_fleming``).
+    All of them have scores, and the looks hold together (``planning.obrien_fleming``).
     """
-    level = _level(look, alpha)
-    verdict = stats.verdict(stats.paired_difference(ours, theirs, clusters, level), margin)
+    level = _level(look, settings.alpha)
+    difference = stats.paired_difference(seen.ours, seen.theirs, seen.clusters, level)
+    verdict = stats.verdict(difference, settings.margin)
     return None if verdict == Verdict.INCONCLUSIVE and look < LOOKS else verdict
 
 
@@ -295,7 +256,7 @@ def in_order(pairs: Pairs) -> NDArray[np.intp]:
     """
     by_key = np.argsort(pairs.keys)
     _, first = np.unique(pairs.clusters[by_key], return_index=True)
-    hashes = np.array([short_hash(key) for key in pairs.keys[by_key][first]])
+    hashes = np.array([baselines.short_hash(key) for key in pairs.keys[by_key][first]])
     return np.lexsort((pairs.keys, hashes[pairs.clusters]))
 
 
@@ -320,8 +281,7 @@ def first_decided(
         # A data set without any sample so far could not be reported.
         if look < LOOKS and len(np.unique(part[known])) <= part.max():
             continue
-        so_far = pairs.ours[known], pairs.theirs[known], pairs.clusters[known]
-        if decided(*so_far, look=look, margin=settings.margin, alpha=settings.alpha):
+        if decided(_only(pairs, known), look, settings):
             return look
     return None
 
@@ -335,13 +295,14 @@ def _looked_at(
     seen = looks_of(pairs)[look - 1]
     within = np.zeros(len(pairs.keys), dtype=bool)
     within[seen] = True
-    kept = []
-    for k, (domain, _) in enumerate(parts):
-        rows = within & (part == k)
-        codes = np.unique(pairs.clusters[rows], return_inverse=True)[1]
-        kept.append((domain, Pairs(pairs.keys[rows], pairs.ours[rows], pairs.theirs[rows], codes)))
+    kept = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
     saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
     return kept, Looked(look, LOOKS, len(seen), len(within), saved)
+
+
+def _only(pairs: Pairs, rows: NDArray[Any]) -> Pairs:
+    clusters = np.unique(pairs.clusters[rows], return_inverse=True)[1]
+    return Pairs(pairs.keys[rows], pairs.ours[rows], pairs.theirs[rows], clusters)
 
 
 def _calls(results: Results, runs: Sequence[Run]) -> Counter[str]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cowest_bench.analysis import POOLED
-from cowest_bench.analysis.contrasts import Comparison
+from cowest_bench.analysis.contrasts import Comparison, finite
 from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import printable
 from cowest_bench.gate.baseline import ScoredRun
-from cowest_bench.gate.check import Checked, Looked, Outcome
+from cowest_bench.gate.check import Checked, Looked
 from cowest_bench.report.tables import (
     Record,
     Report,
@@ -23,7 +23,6 @@ from cowest_bench.report.tables import (
     contrast_json,
     escaped,
     fields,
-    finite,
     interval,
     known,
     p_value,
@@ -123,7 +122,7 @@ def _verdict_row(name: str, found: Record) -> Row:
 
 def _run_rows(found: Compared, data: Mapping[str, Any], show: Show) -> list[Row]:
     """A line for each run, and one for the difference in cost of runs of the same data."""
-    rows = [
+    rows: list[Row] = [
         {
             "side": side,
             "run": show(f"{each.run.run_id} {described(each.run)}"),
@@ -145,7 +144,7 @@ def _run_rows(found: Compared, data: Mapping[str, Any], show: Show) -> list[Row]
         }
         for each in data["differences"]
     ]
-    return rows + [dict.fromkeys(rows[0], "") | each for each in differences]
+    return [*rows, *(dict.fromkeys(rows[0], "") | each for each in differences)]
 
 
 def _sides(found: Compared) -> list[tuple[str, Profile]]:
@@ -231,7 +230,7 @@ def _check_notes(found: Checked, show: Show = str) -> Iterator[str]:
         yield _critical_line(found)
     if check.looked:
         yield looked_line(check.looked)
-    if check.outcome == Outcome.INCONCLUSIVE and check.comparison.pooled.needed:
+    if check.outcome == "inconclusive" and check.comparison.pooled.needed:
         yield (
             f"inconclusive: about {check.comparison.pooled.needed:,} samples would detect a "
             "difference as large as the margin"

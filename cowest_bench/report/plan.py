@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cowest_bench.analysis.contrasts import finite
 from cowest_bench.analysis.planning import detectable_difference
 from cowest_bench.lab.planned import Forecast
-from cowest_bench.report.tables import Record, Report, Row, fields, finite
+from cowest_bench.report.tables import Record, Report, Row, fields
 
 DISCORDANCE = 0.3  # assumed before a run: the share of samples that only one of two gets right
 

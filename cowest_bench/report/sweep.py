@@ -12,7 +12,7 @@ import numpy as np
 from rich.text import Text
 
 from cowest_bench.analysis import ALPHA, POOLED, contrasts, stats
-from cowest_bench.analysis.contrasts import Items
+from cowest_bench.analysis.contrasts import Items, finite
 from cowest_bench.report.tables import (
     Record,
     Report,
@@ -20,7 +20,6 @@ from cowest_bench.report.tables import (
     Show,
     estimate_json,
     fields,
-    finite,
     interval,
     known,
 )

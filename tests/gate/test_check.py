@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cowest_bench.analysis.contrasts import pair
+from cowest_bench.analysis.contrasts import Pairs, pair
 from cowest_bench.analysis.planning import obrien_fleming
 from cowest_bench.analysis.stats import Verdict
 from cowest_bench.cli import main
@@ -420,10 +420,14 @@ def test_the_order_of_looks_depends_on_no_score_and_keeps_clusters_whole(
     assert 18 <= large[:60].sum() <= 42  # 30 within four standard errors: they come no earlier
 
 
+def singles(ours: Any, theirs: Any) -> Pairs:
+    rows = np.arange(len(ours))
+    return Pairs(rows, np.array(ours), np.array(theirs), rows)
+
+
 def test_a_running_evaluation_is_told_when_it_may_stop() -> None:
     def told(ours: list[float], look: int) -> Verdict | None:
-        theirs = [0.0] * len(ours)
-        return decided(ours, theirs, np.arange(len(ours)), look=look, margin=0.02)
+        return decided(singles(ours, [0.0] * len(ours)), look, Settings(margin=0.02))
 
     assert told(right(60, 100), 1) == Verdict.IMPROVED
     assert told(right(4, 100), 1) is None
@@ -434,15 +438,14 @@ def test_a_running_evaluation_is_told_when_it_may_stop() -> None:
 def test_looking_does_not_decide_more_often_than_alpha() -> None:
     """Two equal systems and no margin: every verdict but inconclusive is false."""
     rng = np.random.default_rng(0)
-    draws, questions = 300, np.arange(500)
+    draws, settings = 300, Settings(margin=0)
 
     def wrong() -> bool:
         change = rng.choice([-1.0, 0.0, 1.0], 500, p=[0.15, 0.7, 0.15])
         ours, theirs = np.maximum(change, 0), np.maximum(-change, 0)
         ends = ((look, 100 * look) for look in range(1, LOOKS + 1))
         verdicts = (
-            decided(ours[:end], theirs[:end], questions[:end], look=look, margin=0)
-            for look, end in ends
+            decided(singles(ours[:end], theirs[:end]), look, settings) for look, end in ends
         )
         return any(verdict not in (None, Verdict.INCONCLUSIVE) for verdict in verdicts)
 

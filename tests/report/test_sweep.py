@@ -60,7 +60,7 @@ def test_marks(results: Results) -> None:
 
 def test_what_is_not_known_is_null_in_the_json(results: Results) -> None:
     """One cluster and graded scores: no interval is known."""
-    graded = {"clusters": ["one"] * 9, "domain": "a"}
+    graded: dict[str, Any] = {"clusters": ["one"] * 9, "domain": "a"}
     found: Runs = {
         ("a", 0, None, "weak"): store(results, [0.25] * 9, system="weak", **graded),
         ("a", None, 0, "strong"): store(results, [0.25] * 9, system="strong", **graded),
