@@ -138,8 +138,6 @@ def check_command(
     form: str,
     folder: Path,
     root: Path,
-    markdown: Path | None,
-    junit: Path | None,
     **given: Any,
 ) -> None:
     """Check that a run is no worse than a baseline; the exit code is the result.
@@ -162,9 +160,9 @@ def check_command(
     """
     try:
         from cowest_bench.gate.check import Settings, check_runs
-        from cowest_bench.report.comparison import check_junit, check_report
+        from cowest_bench.report.comparison import check_report
 
-        files = {"md": markdown, "junit": junit, "json": given.pop("json")}
+        files = {name: given.pop(name) for name in ("markdown", "junit", "json")}
         found = check_runs(
             read_results(root),
             candidate,
@@ -175,14 +173,11 @@ def check_command(
             max_age=max_age,
         )
         report = check_report(found)
-        for kind, path in files.items():
+        for name, path in files.items():
             if path:
-                _write(path, check_junit(found) if kind == "junit" else report.text(kind))
+                _write(path, report.text("md" if name == "markdown" else name))
         warn(found.warnings)
-        if form == "junit":
-            click.echo(check_junit(found))
-        else:
-            report.print(form)
+        report.print(form)
     except (CowestError, click.ClickException):
         raise
     except (Exception, KeyboardInterrupt) as error:

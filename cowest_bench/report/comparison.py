@@ -207,6 +207,7 @@ def check_report(found: Checked) -> Report:
         data,
         tables=lambda show: [_verdict_rows(data, show)],
         notes=lambda show: _check_notes(found, show),
+        junit=_junit(found, data),
         heading=(
             f"### cowest check: {check.outcome}",
             (
@@ -262,12 +263,12 @@ def _critical_line(found: Checked) -> str:
 # --- JUnit XML ------------------------------------------------------------------------------------
 
 
-def check_junit(found: Checked) -> str:
+def _junit(found: Checked, data: Mapping[str, Any]) -> str:
     """A test case for each domain, for all of them together, and for the critical samples."""
     check = found.check
     decides = "skipped" if check.settings.inconclusive == "pass" else "failure"
     cases = []
-    for name, each in _contrasts(_comparison_json(check.comparison)):
+    for name, each in _contrasts(data):
         told = ", ".join(f"{key} {value}" for key, value in _verdict_row(name, each).items())
         inconclusive = decides if name == POOLED else "skipped"
         kinds = {Verdict.REGRESSED: "failure", Verdict.INCONCLUSIVE: inconclusive}

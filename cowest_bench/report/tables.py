@@ -44,15 +44,18 @@ class Report:
     tables: Callable[[Show], Iterable[Sequence[Row]]]
     notes: Callable[[Show], Iterable[str]] = lambda show: ()
     records: Sequence[Record] = ()  # CSV
+    junit: str = ""
     heading: Sequence[str] = ()  # only in Markdown: paragraphs
     warnings: Sequence[str] = ()  # only in Markdown: the terminal has them on standard error
     remarks: Iterable[str] = ()  # only in the terminal
     left: int = 2  # columns of text, on the left
 
     def text(self, form: str) -> str:
-        """As ``json``, ``csv`` or ``md``."""
+        """As ``json``, ``csv``, ``junit`` or ``md``."""
         if form == "json":
             return json.dumps(self.data, indent=1)
+        if form == "junit":
+            return self.junit
         if form == "csv":
             return _csv(self.records)
         lines = [*self.notes(escaped), *(f"warning: {escaped(line)}" for line in self.warnings)]
