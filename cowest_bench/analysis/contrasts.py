@@ -264,14 +264,8 @@ def gain(
 
     A gain is the difference to the *better* of the single systems (the first of two equally good
     ones), chosen on the samples that all of them have scores for, so a single model does not look
-    good because it failed on the hard ones. Every sample counts the same. None if there is no single
-    system, or no sample that all have scores for.
-
-    Args:
-        ours: The collaboration's items, one for each data set.
-        singles: Those of each single system, in the same order.
-        margin: A loss below it does not matter.
-        alpha: The intervals hold with 1 - alpha.
+    good because it failed on the hard ones. All have items for the same data sets, and every sample
+    counts the same. None if there is no single system, or no sample that all have scores for.
     """
     if not singles:
         return None
