@@ -184,7 +184,7 @@ def check_command(
         # Python itself exits with 1, which here would mean that the model regressed.
         print_exc()
         raise ComparisonError(f"The check could not be made: {error!r}.") from error
-    click.get_current_context().exit(found.check.exit_code)
+    click.get_current_context().exit(found.exit_code)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -61,11 +61,14 @@ class Looked:
 class Check:
     """What the gate found."""
 
+    candidate: Sequence[ScoredRun]
+    baseline: Baseline
     comparison: Comparison  # of the samples that were looked at
     critical: int  # how many samples are
     flipped: tuple[str, ...]  # keys of those that were right and are wrong now
     looked: Looked | None  # None if not sequential
     settings: Settings
+    warnings: Sequence[str] = ()  # what a reader should know
 
     @property
     def outcome(self) -> Outcome:
@@ -83,16 +86,6 @@ class Check:
         return {"passed": 0, "regressed": 1, "inconclusive": inconclusive}[self.outcome]
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A check, with what was checked, and sentences that a reader should know."""
-
-    check: Check
-    candidate: tuple[ScoredRun, ...]
-    baseline: Baseline
-    warnings: tuple[str, ...]
-
-
 def check_runs(
     results: Results,
     candidate: str,
@@ -102,7 +95,7 @@ def check_runs(
     folder: Path,
     critical: str = "",
     max_age: int = 90,
-) -> Checked:
+) -> Check:
     """Check the stored runs that ``candidate`` selects (``selection.select``).
 
     The baseline is the name of a blessed one in the folder, a file, or else runs that it selects;
@@ -113,17 +106,17 @@ def check_runs(
         ComparisonError: See ``check_scores``; or if a run that is needed cannot be read.
     """
     runs = select(results.all_runs(), candidate, results.damaged)
-    ours = tuple(scored(results, run) for run in runs)
+    ours = [scored(results, run) for run in runs]
     judge = baselines.baseline_of(results, baseline, folder)
     calls = _calls(results, runs) if settings.sequential else {}
     keys = read_critical(critical, judge.runs)
-    found = check_scores(ours, judge.runs, settings, critical=keys, calls=calls)
-    return Checked(found, ours, judge, (*_warnings(ours, judge, max_age), *results.damaged))
+    found = check_scores(ours, judge, settings, critical=keys, calls=calls)
+    return replace(found, warnings=(*_warnings(ours, judge, max_age), *results.damaged))
 
 
 def check_scores(
     candidate: Sequence[ScoredRun],
-    baseline: Sequence[ScoredRun],
+    baseline: Baseline,
     settings: Settings,
     *,
     critical: Sequence[str] = (),
@@ -138,7 +131,7 @@ def check_scores(
         ComparisonError: If a run of the baseline has no counterpart on the same data, too few
             samples have a score on both sides, or a critical one has none.
     """
-    parts: Parts = paired(candidate, baseline)
+    parts: Parts = paired(candidate, baseline.runs)
     flipped = _flipped(parts, critical)
     looked, alpha = None, settings.alpha
     if settings.sequential:
@@ -154,7 +147,7 @@ def check_scores(
                 "asks only the samples that have no score."
             )
     found = contrasts.compare(by_domain(parts), margin=settings.margin, alpha=alpha)
-    return Check(found, len(critical), flipped, looked, settings)
+    return Check(candidate, baseline, found, len(critical), flipped, looked, settings)
 
 
 def paired(

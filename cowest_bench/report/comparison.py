@@ -14,7 +14,7 @@ from cowest_bench.analysis.contrasts import Comparison, finite
 from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import printable
 from cowest_bench.gate.baseline import ScoredRun
-from cowest_bench.gate.check import Checked, Looked
+from cowest_bench.gate.check import Check, Looked
 from cowest_bench.report.tables import (
     Record,
     Report,
@@ -43,8 +43,18 @@ def compare_report(found: Compared) -> Report:
     data = {
         "schema_version": SCHEMA_VERSION,
         **_comparison_json(found.comparison),
-        "a": [_profile_json(each) for each in found.ours],
-        "b": [_profile_json(each) for each in found.theirs],
+        **{
+            side: [
+                {
+                    **fields(each.run, *ABOUT),
+                    **{role: each.run.labels.get(role) for role in ("weak", "strong")},
+                    **fields(each.run, "data", "score", "coverage"),
+                    **fields(each, "usd_per_1k", "seconds_per_1k", "copy_rate", "gap_recovered"),
+                }
+                for each in runs
+            ]
+            for side, runs in (("a", found.ours), ("b", found.theirs))
+        },
         "differences": _cost_differences(found),
         "left_out": [*left_out(found)],
         "warnings": list(found.warnings),
@@ -68,15 +78,6 @@ def _comparison_json(found: Comparison) -> Record:
 
 def _contrasts(data: Mapping[str, Any]) -> list[tuple[str, Record]]:
     return [*data["domains"].items(), (POOLED, data[POOLED])]
-
-
-def _profile_json(found: Profile) -> Record:
-    return {
-        **fields(found.run, *ABOUT),
-        **{role: found.run.labels.get(role) for role in ("weak", "strong")},
-        **fields(found.run, "data", "score", "coverage"),
-        **fields(found, "usd_per_1k", "seconds_per_1k", "copy_rate", "gap_recovered"),
-    }
 
 
 def _cost_differences(found: Compared) -> list[Record]:
@@ -174,9 +175,9 @@ def left_out(found: Compared, show: Show = str) -> Iterator[str]:
 # --- check ----------------------------------------------------------------------------------------
 
 
-def check_report(found: Checked) -> Report:
+def check_report(check: Check) -> Report:
     """For ``cowest check``."""
-    check, settings, baseline = found.check, found.check.settings, found.baseline
+    settings, baseline = check.settings, check.baseline
     looked = check.looked and {
         **fields(check.looked, "look", "looks", "seen", "calls_saved"),
         "questions": check.looked.samples,
@@ -188,16 +189,16 @@ def check_report(found: Checked) -> Report:
         **fields(settings, "alpha", "min_coverage", "inconclusive"),
         "critical": {"count": check.critical, "flipped": list(check.flipped)},
         "sequential": looked,
-        "candidate": [_scored_json(run) for run in found.candidate],
+        "candidate": [_scored_json(run) for run in check.candidate],
         "baseline": {
             "name": baseline.name,
             "blessed": baseline.blessed.isoformat(),
             "age_days": baseline.age,
             "runs": [_scored_json(run) for run in baseline.runs],
         },
-        "warnings": list(found.warnings),
+        "warnings": list(check.warnings),
     }
-    runs = ", ".join(run.run_id for run in found.candidate)
+    runs = ", ".join(run.run_id for run in check.candidate)
     pooled = data[POOLED]
     headline = (
         f"{check.outcome}: {pooled['verdict']}, {interval(pooled, 'difference')} over the baseline "
@@ -206,8 +207,8 @@ def check_report(found: Checked) -> Report:
     return Report(
         data,
         tables=lambda show: [_verdict_rows(data, show)],
-        notes=lambda show: _check_notes(found, show),
-        junit=_junit(found, data),
+        notes=lambda show: _check_notes(check, show),
+        junit=_junit(check, data),
         heading=(
             f"### cowest check: {check.outcome}",
             (
@@ -215,7 +216,7 @@ def check_report(found: Checked) -> Report:
                 f"A loss below {settings.margin:g} does not matter."
             ),
         ),
-        warnings=found.warnings,
+        warnings=check.warnings,
         remarks=[headline],
     )
 
@@ -224,11 +225,10 @@ def _scored_json(run: ScoredRun) -> Record:
     return fields(run, *ABOUT, "weak", "strong", "data", "coverage")
 
 
-def _check_notes(found: Checked, show: Show = str) -> Iterator[str]:
+def _check_notes(check: Check, show: Show = str) -> Iterator[str]:
     """What the tables do not show, a sentence each."""
-    check = found.check
     if check.critical:
-        yield _critical_line(found)
+        yield _critical_line(check)
     if check.looked:
         yield looked_line(check.looked)
     if check.outcome == "inconclusive" and check.comparison.pooled.needed:
@@ -251,8 +251,8 @@ def looked_line(looked: Looked) -> str:
     )
 
 
-def _critical_line(found: Checked) -> str:
-    count, flipped = found.check.critical, found.check.flipped
+def _critical_line(check: Check) -> str:
+    count, flipped = check.critical, check.flipped
     if not flipped:
         return f"critical samples: none of {count} that were right is wrong now"
     more = f" and {len(flipped) - FLIPPED_SHOWN} more" if len(flipped) > FLIPPED_SHOWN else ""
@@ -263,9 +263,8 @@ def _critical_line(found: Checked) -> str:
 # --- JUnit XML ------------------------------------------------------------------------------------
 
 
-def _junit(found: Checked, data: Mapping[str, Any]) -> str:
+def _junit(check: Check, data: Mapping[str, Any]) -> str:
     """A test case for each domain, for all of them together, and for the critical samples."""
-    check = found.check
     decides = "skipped" if check.settings.inconclusive == "pass" else "failure"
     cases = []
     for name, each in _contrasts(data):
@@ -275,7 +274,7 @@ def _junit(found: Checked, data: Mapping[str, Any]) -> str:
         cases.append(_case(name, kinds.get(each["verdict"]), each["verdict"], told))
     if check.critical:
         kind = "failure" if check.flipped else None
-        cases.append(_case("critical samples", kind, "flipped", _critical_line(found)))
+        cases.append(_case("critical samples", kind, "flipped", _critical_line(check)))
     counts: dict[str, Any] = {
         "tests": str(len(cases)),
         "failures": str(sum(case.find("failure") is not None for case in cases)),
@@ -287,15 +286,15 @@ def _junit(found: Checked, data: Mapping[str, Any]) -> str:
     suite = ET.SubElement(suites, "testsuite", name="cowest check", **counts)
     properties = {
         "outcome": check.outcome,
-        "baseline": found.baseline.name,
-        "candidate": ", ".join(run.run_id for run in found.candidate),
-        **{f"warning {i}": line for i, line in enumerate(found.warnings, 1)},
+        "baseline": check.baseline.name,
+        "candidate": ", ".join(run.run_id for run in check.candidate),
+        **{f"warning {i}": line for i, line in enumerate(check.warnings, 1)},
     }
     about = ET.SubElement(suite, "properties")
     for name, value in properties.items():
         ET.SubElement(about, "property", name=name, value=printable(value))
     suite.extend(cases)
-    ET.SubElement(suite, "system-out").text = "\n".join(map(printable, _check_notes(found)))
+    ET.SubElement(suite, "system-out").text = "\n".join(map(printable, _check_notes(check)))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True)
 

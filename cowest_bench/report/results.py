@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cowest_bench.analysis import POOLED, contrasts
 from cowest_bench.analysis.contrasts import Items
-from cowest_bench.errors import ConfigError, RecordError, printable
+from cowest_bench.errors import RecordError, printable
 from cowest_bench.report.tables import (
     Record,
     Report,
@@ -32,7 +32,7 @@ from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
 from cowest_bench.store.selection import ANSWERING, alone, closest_last
-from cowest_bench.systems import find_system
+from cowest_bench.systems import find_system, system_names
 
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
 REASONS = 3  # errors of one run that a table shows
@@ -51,7 +51,7 @@ class Part:
     usage: Mapping[str, int]  # calls and tokens, as far as endpoints reported them
     errors: Mapping[str, int]  # answers without a score, by the start of the reason
     singles: Mapping[str, Items | None]  # of each system that it is compared with
-    untuned: Mapping[str, Items]  # of other collaborations of its models, before tuning
+    untuned: Mapping[str, Items | None]  # of collaborations of its models before tuning
 
 
 def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[Part]:
@@ -62,6 +62,8 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
     shown = {run.run_id for run in runs}
     # Of several runs of a model alone the last is meant: rather one that is shown.
     stored = sorted(known, key=lambda run: run.run_id in shown)
+    installed = {run.system for run in stored} & {*system_names()}
+    tuned = {name for name in installed if find_system(name).tuned}
     read, found = StoredItems(results), []
     for domain, system, run in labelled(runs):
         items = read.of(run)
@@ -70,11 +72,21 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
         except RecordError as error:
             results.skip(run, error)
             continue
-        if items:
-            singles = {name: read.of(alone(run, name, stored)) for name in run.compared_with}
-            others = {other.system: read.of(other) for other in _untuned(run, stored)}
-            untuned = {name: each for name, each in others.items() if each}
-            found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
+        if not items:
+            continue
+        others = [
+            other
+            for other in stored
+            if run.compared_with
+            and other.run_id != run.run_id
+            and (other.control, other.data, other.format) == (None, run.data, run.format)
+            and other.compared_with == run.compared_with
+            and other.model_ids.get("strong") == run.model_ids.get("strong")
+            and other.system not in tuned
+        ]
+        singles = {name: read.of(alone(run, name, stored)) for name in run.compared_with}
+        untuned = {other.system: read.of(other) for other in closest_last(run, others)}
+        found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
     return found
 
 
@@ -90,32 +102,6 @@ def _usage(results: Results, run: Run) -> tuple[dict[str, int], dict[str, int]]:
     messages = table["error"].to_pylist() if run.n_scored < run.n_total else []
     starts = (" ".join(printable(each[:REASON_LENGTH]).split()) for each in messages if each)
     return usage, dict(Counter(starts).most_common())
-
-
-def _untuned(run: Run, stored: Sequence[Run]) -> list[Run]:
-    """Collaborations of the same models before tuning and without a control, the closest last."""
-    if not (run.compared_with and run.weak):
-        return []
-    return closest_last(
-        run,
-        [
-            other
-            for other in stored
-            if other.run_id != run.run_id
-            and (other.control, other.data, other.format) == (None, run.data, run.format)
-            and other.compared_with == run.compared_with
-            and other.model_ids.get("strong") == run.model_ids.get("strong")
-            and not _is_tuned(other.system)
-        ],
-    )
-
-
-def _is_tuned(system: str) -> bool:
-    """False if the package that offers the system is not installed here."""
-    try:
-        return find_system(system).tuned
-    except ConfigError:
-        return False
 
 
 # --- the summary ----------------------------------------------------------------------------------
@@ -169,12 +155,12 @@ def line(of: Sequence[Part]) -> Record:
     }
     if not of[0].singles:
         return row
-    singles = {name: _everywhere(part.singles.get(name) for part in of) for name in of[0].singles}
-    untuned = {name: _everywhere(part.untuned.get(name) for part in of) for name in of[0].untuned}
-    missing = [name for name, items in singles.items() if not items]
-    found = contrasts.gain(ours, {name: items for name, items in singles.items() if items})
-    plain = [contrasts.gain(ours, {name: items}) for name, items in untuned.items() if items]
+    singles = _everywhere([part.singles for part in of])
+    untuned = _everywhere([part.untuned for part in of])
+    found = contrasts.gain(ours, singles)
+    plain = [contrasts.gain(ours, {name: items}) for name, items in untuned.items()]
     over = {name: c for each in (found, *plain) if each for name, c in each.over.items()}
+    missing = [name for name in of[0].singles if name not in singles]
     return row | {
         "best_single": found.best if found and not missing else None,
         "missing": missing,
@@ -182,10 +168,10 @@ def line(of: Sequence[Part]) -> Record:
     }
 
 
-def _everywhere(of: Iterable[Items | None]) -> list[Items]:
-    """Those of every data set; none unless all are there."""
-    found = [*of]
-    return [each for each in found if each] if all(found) else []
+def _everywhere(of: Sequence[Mapping[str, Items | None]]) -> dict[str, list[Items]]:
+    """The systems that have items for every data set."""
+    known = {name: [items for each in of if (items := each.get(name))] for name in of[0]}
+    return {name: items for name, items in known.items() if len(items) == len(of)}
 
 
 def _seconds(
@@ -237,10 +223,14 @@ def labelled(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
             systems[run.run_id] = f"{name} [{Entry.of(run).models}]"
         cell = domains[run.run_id], systems[run.run_id]
         newest[cell] = max(run, newest.get(cell, run), key=lambda run: (run.created, run.run_id))
+    ids = {run.run_id for run in runs}
     for run in runs:
         domain, name = domains[run.run_id], systems[run.run_id]
-        older = newest[domain, name].run_id != run.run_id
-        yield domain, f"{name} {_short(run, runs)}" if older else name, run
+        if newest[domain, name].run_id != run.run_id:
+            starts = (run.run_id[:length] for length in range(DIGITS, len(run.run_id)))
+            unique = (start for start in starts if sum(i.startswith(start) for i in ids) == 1)
+            name = f"{name} {next(unique, run.run_id)}"
+        yield domain, name, run
 
 
 def _domains(runs: Sequence[Run]) -> dict[str, str]:
@@ -252,19 +242,10 @@ def _domains(runs: Sequence[Run]) -> dict[str, str]:
     names = {}
     for run in runs:
         of = data[run.domain]
-        name = of[run.data]
+        name = of[run.data] if len(of) > 1 else run.domain
         twin = [*of.values()].count(name) > 1
-        several = f"{name} · data {run.data[:DIGITS]}" if twin else name
-        names[run.run_id] = several if len(of) > 1 else run.domain
+        names[run.run_id] = f"{name} · data {run.data[:DIGITS]}" if twin else name
     return names
-
-
-def _short(run: Run, runs: Sequence[Run]) -> str:
-    """The start of a run's id that no other run shares."""
-    others = [other.run_id for other in runs if other.run_id != run.run_id]
-    starts = (run.run_id[:length] for length in range(DIGITS, len(run.run_id)))
-    unique = (start for start in starts if not any(other.startswith(start) for other in others))
-    return next(unique, run.run_id)
 
 
 # --- for people -----------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from cowest_bench.analysis.stats import Verdict
 from cowest_bench.cli import main
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.gate import baseline as baselines
+from cowest_bench.gate.baseline import Baseline
 from cowest_bench.gate.check import (
     LOOKS,
     Settings,
@@ -383,13 +384,13 @@ def test_a_clear_difference_stops_early_and_says_what_it_saves(
 @pytest.mark.parametrize("data", ["a", "b", "c"])
 def test_no_look_decides_before_every_domain_was_seen(results: Results, data: str) -> None:
     sides = [
-        [
+        (
             baselines.scored(results, store(results, scores, system=system)),
             baselines.scored(results, store(results, [1.0], domain="x", data=data, system=system)),
-        ]
+        )
         for system, scores in (("collab", BEFORE), ("collab-tuned", changed(150, 0)))
     ]
-    found = check_scores(sides[1], sides[0], Settings(sequential=True))
+    found = check_scores(sides[1], Baseline(name="b", runs=sides[0]), Settings(sequential=True))
     assert found.looked
     assert found.looked.look < LOOKS
     assert found.comparison.domains["x"].n == 1
@@ -613,6 +614,7 @@ def test_every_run_of_the_baseline_needs_its_counterpart(results: Results) -> No
         baselines.scored(results, store(results, right(3, 9), domain=domain))
         for domain in ("medical", "ethics")
     ]
+    baseline = Baseline(name="b", runs=tuple(blessed))
     with pytest.raises(ComparisonError, match="ethics is of data data-ethics"):
-        check_scores(blessed[:1], blessed, Settings())
-    assert check_scores(blessed, blessed, Settings()).comparison.pooled.n == 18
+        check_scores(blessed[:1], baseline, Settings())
+    assert check_scores(blessed, baseline, Settings()).comparison.pooled.n == 18
