@@ -9,24 +9,14 @@ from typing import Any
 
 import click
 
-from cowest_bench.cli.shared import (
-    alpha_option,
-    baselines_option,
-    format_option,
-    margin_option,
-    read_results,
-    rebuild,
-    results_option,
-    show,
-    warn,
-)
+from cowest_bench.cli import shared
 from cowest_bench.errors import ComparisonError, ConfigError, CowestError
 
 
 @click.command("results")
 @click.argument("runs", required=False)
-@results_option
-@format_option
+@shared.results_option
+@shared.format_option
 def results_command(runs: str | None, root: Path, form: str) -> None:
     """Show stored test runs and what each collaboration gains over its models alone.
 
@@ -41,7 +31,7 @@ def results_command(runs: str | None, root: Path, form: str) -> None:
     """
     from cowest_bench.store.selection import select_all
 
-    stored = read_results(root)
+    stored = shared.read_results(root)
     found = stored.all_runs()
     if runs:
         chosen = select_all(found, runs, stored.damaged)
@@ -50,17 +40,17 @@ def results_command(runs: str | None, root: Path, form: str) -> None:
     if not chosen:
         nothing = f"There are no test runs in {root}; make some with cowest demo or cowest run."
         raise ConfigError(nothing if found else " ".join(stored.damaged) or nothing)
-    rebuild(stored)
-    show(stored, chosen, form, {})
+    shared.rebuild(stored)
+    shared.show(stored, chosen, form, {})
 
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@margin_option
-@alpha_option
-@results_option
-@format_option
+@shared.margin_option
+@shared.alpha_option
+@shared.results_option
+@shared.format_option
 def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, form: str) -> None:
     """Compare run A with run B, sample by sample: verdicts, the 2x2 table, cost, detectable differences.
 
@@ -83,8 +73,8 @@ def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, for
     from cowest_bench.report.comparison import compare_report
     from cowest_bench.store.comparison import compare_runs
 
-    found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
-    warn(found.warnings)
+    found = compare_runs(shared.read_results(root), a, b, margin=margin, alpha=alpha)
+    shared.warn(found.warnings)
     compare_report(found).print(form)
 
 
@@ -100,8 +90,8 @@ def _report_option(name: str) -> Callable[[Any], Any]:
 @click.command("check", context_settings={"show_default": True})
 @click.option("--candidate", required=True, metavar="RUN", help="As for cowest compare.")
 @click.option("--baseline", default="main", metavar="NAME", help="A blessed one, its file, or RUN.")
-@margin_option
-@alpha_option
+@shared.margin_option
+@shared.alpha_option
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 1),
@@ -128,8 +118,8 @@ def _report_option(name: str) -> Callable[[Any], Any]:
 @click.option(
     "--format", "form", type=click.Choice(("table", "md", "junit", "json")), default="table"
 )
-@baselines_option
-@results_option
+@shared.baselines_option
+@shared.results_option
 def check_command(
     candidate: str,
     baseline: str,
@@ -164,7 +154,7 @@ def check_command(
 
         files = {name: given.pop(name) for name in ("markdown", "junit", "json")}
         found = check_runs(
-            read_results(root),
+            shared.read_results(root),
             candidate,
             baseline,
             Settings(**given),
@@ -176,7 +166,7 @@ def check_command(
         for name, path in files.items():
             if path:
                 _write(path, report.text("md" if name == "markdown" else name))
-        warn(found.warnings)
+        shared.warn(found.warnings)
         report.print(form)
     except (CowestError, click.ClickException):
         raise
@@ -211,8 +201,8 @@ def baseline_command() -> None:
 @baseline_command.command("bless")
 @click.argument("run")
 @click.option("--name", default="main", show_default=True, help="Replaces the one of this name.")
-@baselines_option
-@results_option
+@shared.baselines_option
+@shared.results_option
 def bless_command(run: str, name: str, folder: Path, root: Path) -> None:
     """Write the scores of a run (or of one for each data set) to a small JSON for git.
 
@@ -226,18 +216,18 @@ def bless_command(run: str, name: str, folder: Path, root: Path) -> None:
     from cowest_bench.gate import baseline as baselines
     from cowest_bench.store.selection import select
 
-    stored = read_results(root)
+    stored = shared.read_results(root)
     found = stored.all_runs()
     runs = [baselines.scored(stored, each) for each in select(found, run, stored.damaged)]
     path = baselines.bless(name, runs, folder)
-    warn(stored.damaged)
+    shared.warn(stored.damaged)
     for each in runs:
         size = f"{len(each.scores)} samples\t{each.coverage:.1%} scored"
         click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{size}")
 
 
 @baseline_command.command("list")
-@baselines_option
+@shared.baselines_option
 def list_command(folder: Path) -> None:
     """List the blessed baselines with their age and their runs."""
     from cowest_bench.gate import baseline as baselines

@@ -15,18 +15,8 @@ from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import printable
 from cowest_bench.gate.baseline import ScoredRun
 from cowest_bench.gate.check import Check, Looked
-from cowest_bench.report.tables import (
-    Record,
-    Report,
-    Row,
-    Show,
-    contrast_json,
-    escaped,
-    fields,
-    interval,
-    known,
-    p_value,
-)
+from cowest_bench.report import tables
+from cowest_bench.report.tables import Record, Report, Row, Show
 from cowest_bench.store.comparison import Compared, Profile
 from cowest_bench.store.selection import described
 
@@ -46,10 +36,12 @@ def compare_report(found: Compared) -> Report:
         **{
             side: [
                 {
-                    **fields(each.run, *ABOUT),
+                    **tables.fields(each.run, *ABOUT),
                     **{role: each.run.labels.get(role) for role in ("weak", "strong")},
-                    **fields(each.run, "data", "score", "coverage"),
-                    **fields(each, "usd_per_1k", "seconds_per_1k", "copy_rate", "gap_recovered"),
+                    **tables.fields(each.run, "data", "score", "coverage"),
+                    **tables.fields(
+                        each, "usd_per_1k", "seconds_per_1k", "copy_rate", "gap_recovered"
+                    ),
                 }
                 for each in runs
             ]
@@ -70,9 +62,9 @@ def compare_report(found: Compared) -> Report:
 
 def _comparison_json(found: Comparison) -> Record:
     return {
-        **fields(found, "margin", "alpha"),
-        "domains": {name: contrast_json(each) for name, each in found.domains.items()},
-        POOLED: contrast_json(found.pooled),
+        **tables.fields(found, "margin", "alpha"),
+        "domains": {name: tables.contrast_json(each) for name, each in found.domains.items()},
+        POOLED: tables.contrast_json(found.pooled),
     }
 
 
@@ -85,7 +77,7 @@ def _cost_differences(found: Compared) -> list[Record]:
     theirs = {each.run.data: each for each in found.theirs}
     return [
         {
-            **fields(ours.run, "domain", "data"),
+            **tables.fields(ours.run, "domain", "data"),
             "usd_per_1k": finite(ours.usd_per_1k - other.usd_per_1k),
             "seconds_per_1k": finite(ours.seconds_per_1k - other.seconds_per_1k),
         }
@@ -106,18 +98,18 @@ def _verdict_row(name: str, found: Record) -> Row:
     return {
         "domain": name,
         "verdict": found["verdict"],
-        "difference": interval(found, "difference"),
+        "difference": tables.interval(found, "difference"),
         "level": f"{found['confidence']:.1%}",
-        "p (Holm)": p_value(found["p_holm"]),
+        "p (Holm)": tables.p_value(found["p_holm"]),
         "A": f"{found['ours']:.3f}",
         "B": f"{found['theirs']:.3f}",
         "n": f"{found['n']:,}",
         "helped/hurt": f"{found['helped']}/{found['hurt']}",
         "both right/wrong": f"{found['both_right']}/{found['both_wrong']}",
-        "harm": known(found["harm_rate"], ".1%"),
+        "harm": tables.known(found["harm_rate"], ".1%"),
         "oracle": f"{found['oracle']:.3f} ({found['oracle_gap']:+.3f})",
-        "detectable": known(found["detectable"], ".3f"),
-        "needed": known(found["needed"], ","),
+        "detectable": tables.known(found["detectable"], ".3f"),
+        "needed": tables.known(found["needed"], ","),
     }
 
 
@@ -127,12 +119,12 @@ def _run_rows(found: Compared, data: Mapping[str, Any], show: Show) -> list[Row]
         {
             "side": side,
             "run": show(f"{each.run.run_id} {described(each.run)}"),
-            "score": known(each.run.score, ".3f"),
+            "score": tables.known(each.run.score, ".3f"),
             "coverage": f"{each.run.coverage:.1%}",
-            "usd/1k": known(each.usd_per_1k, ".4f"),
-            "s/1k": known(each.seconds_per_1k, ".1f"),
-            "copied": known(each.copy_rate, ".1%"),
-            "gap recovered": known(each.gap_recovered, ".2f"),
+            "usd/1k": tables.known(each.usd_per_1k, ".4f"),
+            "s/1k": tables.known(each.seconds_per_1k, ".1f"),
+            "copied": tables.known(each.copy_rate, ".1%"),
+            "gap recovered": tables.known(each.gap_recovered, ".2f"),
         }
         for side, each in _sides(found)
     ]
@@ -140,8 +132,8 @@ def _run_rows(found: Compared, data: Mapping[str, Any], show: Show) -> list[Row]
         {
             "side": "A - B",
             "run": show(each["domain"]),
-            "usd/1k": known(each["usd_per_1k"], "+.4f"),
-            "s/1k": known(each["seconds_per_1k"], "+.1f"),
+            "usd/1k": tables.known(each["usd_per_1k"], "+.4f"),
+            "s/1k": tables.known(each["seconds_per_1k"], "+.1f"),
         }
         for each in data["differences"]
     ]
@@ -179,14 +171,14 @@ def check_report(check: Check) -> Report:
     """For ``cowest check``."""
     settings, baseline = check.settings, check.baseline
     looked = check.looked and {
-        **fields(check.looked, "look", "looks", "seen", "calls_saved"),
+        **tables.fields(check.looked, "look", "looks", "seen", "calls_saved"),
         "questions": check.looked.samples,
     }
     data = {
         "schema_version": SCHEMA_VERSION,
-        **fields(check, "outcome", "exit_code"),
+        **tables.fields(check, "outcome", "exit_code"),
         **_comparison_json(check.comparison),
-        **fields(settings, "alpha", "min_coverage", "inconclusive"),
+        **tables.fields(settings, "alpha", "min_coverage", "inconclusive"),
         "critical": {"count": check.critical, "flipped": list(check.flipped)},
         "sequential": looked,
         "candidate": [_scored_json(run) for run in check.candidate],
@@ -201,7 +193,7 @@ def check_report(check: Check) -> Report:
     runs = ", ".join(run.run_id for run in check.candidate)
     pooled = data[POOLED]
     headline = (
-        f"{check.outcome}: {pooled['verdict']}, {interval(pooled, 'difference')} over the baseline "
+        f"{check.outcome}: {pooled['verdict']}, {tables.interval(pooled, 'difference')} over the baseline "
         f"{baseline.name} on {pooled['n']:,} samples, margin {settings.margin:g}"
     )
     return Report(
@@ -212,7 +204,7 @@ def check_report(check: Check) -> Report:
         heading=(
             f"### cowest check: {check.outcome}",
             (
-                f"A: {runs}. B: the baseline {escaped(baseline.name)}, {baseline.age} days old. "
+                f"A: {runs}. B: the baseline {tables.escaped(baseline.name)}, {baseline.age} days old. "
                 f"A loss below {settings.margin:g} does not matter."
             ),
         ),
@@ -222,7 +214,7 @@ def check_report(check: Check) -> Report:
 
 
 def _scored_json(run: ScoredRun) -> Record:
-    return fields(run, *ABOUT, "weak", "strong", "data", "coverage")
+    return tables.fields(run, *ABOUT, "weak", "strong", "data", "coverage")
 
 
 def _check_notes(check: Check, show: Show = str) -> Iterator[str]:

@@ -17,16 +17,8 @@ from typing import Any
 from cowest_bench.analysis import POOLED, contrasts
 from cowest_bench.analysis.contrasts import Items
 from cowest_bench.errors import RecordError, printable
-from cowest_bench.report.tables import (
-    Record,
-    Report,
-    Row,
-    Show,
-    contrast_json,
-    estimate_json,
-    interval,
-    p_value,
-)
+from cowest_bench.report import tables
+from cowest_bench.report.tables import Record, Report, Row, Show
 from cowest_bench.store import NOT_ASKED, Results, Run
 from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
@@ -148,7 +140,7 @@ def line(of: Sequence[Part]) -> Record:
     ours = [part.items for part in of]
     score = contrasts.score(ours)
     row = {
-        **estimate_json("score", score.mean),
+        **tables.estimate_json("score", score.mean),
         "n": score.n,
         "coverage": score.coverage,
         **{name: sum(part.usage[name] for part in of) for name in of[0].usage},
@@ -164,7 +156,7 @@ def line(of: Sequence[Part]) -> Record:
     return row | {
         "best_single": found.best if found and not missing else None,
         "missing": missing,
-        "over": {name: contrast_json(each) for name, each in over.items()},
+        "over": {name: tables.contrast_json(each) for name, each in over.items()},
     }
 
 
@@ -278,11 +270,11 @@ def _row(domain: str, system: str, found: Record, show: Show) -> Row:
     return {
         "domain": domain,
         "system": system,
-        "score [95%]": "" if found["score"] is None else interval(found, "score", ".3f"),
+        "score [95%]": "" if found["score"] is None else tables.interval(found, "score", ".3f"),
         "n": str(found["n"]),
         "coverage": f"{found['coverage']:.0%}",
-        "over best single [95%]": interval(gained, "difference") if gained else "",
-        "p": p_value(gained["p"]) if gained else "",
+        "over best single [95%]": tables.interval(gained, "difference") if gained else "",
+        "p": tables.p_value(gained["p"]) if gained else "",
         "helped/hurt": f"{gained['helped']}/{gained['hurt']}" if gained else "",
         "strong calls": str(found["strong_calls"]),
         "strong tokens": str(found["strong_tokens"]),

@@ -13,16 +13,8 @@ from rich.text import Text
 
 from cowest_bench.analysis import ALPHA, POOLED, contrasts, stats
 from cowest_bench.analysis.contrasts import Items, finite
-from cowest_bench.report.tables import (
-    Record,
-    Report,
-    Row,
-    Show,
-    estimate_json,
-    fields,
-    interval,
-    known,
-)
+from cowest_bench.report import tables
+from cowest_bench.report.tables import Record, Report, Row, Show
 from cowest_bench.store import Results, Run
 from cowest_bench.store.comparison import StoredItems, profile
 from cowest_bench.systems import find_system
@@ -135,14 +127,14 @@ class _Stored:
                     "weak": weak,
                     "strong": strong,
                     "best_single": gain.best,
-                    **estimate_json("gain", found.difference),
-                    **fields(found, "p", "p_holm"),
+                    **tables.estimate_json("gain", found.difference),
+                    **tables.fields(found, "p", "p_holm"),
                     "significant": False,
-                    **fields(found, "detectable"),
+                    **tables.fields(found, "detectable"),
                     "undetectable": False,
                     "score": found.ours,
                     "best_single_score": found.theirs,
-                    **fields(found, "n", "helped", "hurt"),
+                    **tables.fields(found, "n", "helped", "hurt"),
                 }
 
     def points(self, domain: str, tasks: Sequence[str]) -> list[Record]:
@@ -170,7 +162,7 @@ class _Stored:
                     "system": system,
                     "weak": None if i is None else grid.weak[i],
                     "strong": None if j is None else grid.strong[j],
-                    **estimate_json("score", score.mean),
+                    **tables.estimate_json("score", score.mean),
                     "n": score.n,
                     "coverage": sum(n_scored) / sum(run.n_total for run in runs),
                     "cost": cost,
@@ -227,7 +219,7 @@ def _cell(cell: Record | None) -> Text:
     if cell is None:
         return Text("")
     mark = "*" if cell["significant"] else "~" if cell["undetectable"] else " "
-    return Text(interval(cell, "gain") + mark, style="dim" if cell["undetectable"] else "")
+    return Text(tables.interval(cell, "gain") + mark, style="dim" if cell["undetectable"] else "")
 
 
 def _front(summary: Mapping[str, Any], show: Show) -> list[Row]:
@@ -238,10 +230,10 @@ def _front(summary: Mapping[str, Any], show: Show) -> list[Row]:
             "domain": show(point["domain"]),
             "system": point["system"],
             **{role: show(point[role]) if point[role] else "" for role in ("weak", "strong")},
-            "score [95%]": interval(point, "score", ".3f"),
+            "score [95%]": tables.interval(point, "score", ".3f"),
             "n": f"{point['n']:,}",
             "coverage": f"{point['coverage']:.0%}",
-            unit: known(point["cost"], form),
+            unit: tables.known(point["cost"], form),
         }
         for point in summary["systems"]
         if point["on_front"]
