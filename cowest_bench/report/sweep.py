@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import isnan, nan
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,9 @@ UNITS = {  # a column's title and format, and what it is
     ),
 }
 
-#: The finished run of a task, a weak and a strong model (by their places, None if the system has no
-#: such model) and a system.
+#: A weak and a strong model by their numbers, None if the system has no such model, and the system.
+Place = tuple[int | None, int | None, str]
+#: The finished run of a task at a place.
 Found = Mapping[tuple[str, int | None, int | None, str], Run]
 
 
@@ -65,8 +66,21 @@ def summarise(
         domains.setdefault(named.get(task, task), []).append(task)
     if len(domains) > 1:
         domains[POOLED] = [task for tasks in domains.values() for task in tasks]
-    stored = _Stored(grid, found, results)
-    cells = [cell for domain, tasks in domains.items() for cell in stored.cells(domain, tasks)]
+    unit = "usd_per_1k" if grid.priced else "seconds_per_1k"
+    stored, cells, points = StoredItems(results), [], []
+    for domain, tasks in domains.items():
+        runs = {
+            place: [found[task, *place] for task in tasks]
+            for place in {key[1:]: None for key in found}
+            if all((task, *place) in found for task in tasks)
+        }
+        items = {place: each for place in runs if (each := stored.all_of(runs[place]))}
+        cells += _cells(grid, domain, items)
+        costs = {
+            place: [getattr(profile(stored, run, ()), unit) for run in runs[place]]
+            for place in items
+        }
+        points += _points(grid, domain, runs, items, costs)
     for cell, p in zip(cells, stats.holm([cell["p"] for cell in cells]), strict=True):
         cell["p_holm"] = float(p)
         cell["significant"] = bool(p < ALPHA)
@@ -80,111 +94,84 @@ def summarise(
         "weak": list(grid.weak),
         "strong": list(grid.strong),
         "matrix": cells,
-        "cost_unit": stored.unit,
-        "systems": [
-            point for domain, tasks in domains.items() for point in stored.points(domain, tasks)
-        ],
+        "cost_unit": unit,
+        "systems": points,
         "failures": [{"name": name, "reason": reason} for name, reason in failed.items()],
         "damaged": list(results.damaged),
     }
 
 
-class _Stored:
-    """A sweep's runs by their places."""
+def _cells(grid: Grid, domain: str, items: Mapping[Place, Sequence[Items]]) -> Iterator[Record]:
+    """Each collaboration over the better of its models alone, where all of these are there."""
+    pairings = [*product(range(len(grid.weak)), range(len(grid.strong)))]
+    for system, (i, j) in product(grid.collaborative, pairings):
+        ours, names = items.get(_place(system, i, j)), find_system(system).compared_with
+        singles = {name: single for name in names if (single := items.get(_place(name, i, j)))}
+        gain = contrasts.gain(ours, singles) if ours and len(singles) == len(names) else None
+        if gain:
+            found = gain.contrast
+            yield {
+                "domain": domain,
+                "system": system,
+                "weak": grid.weak[i],
+                "strong": grid.strong[j],
+                "best_single": gain.best,
+                **tables.estimate_json("gain", found.difference),
+                **tables.fields(found, "p", "p_holm"),
+                "significant": False,
+                **tables.fields(found, "detectable"),
+                "undetectable": False,
+                "score": found.ours,
+                "best_single_score": found.theirs,
+                **tables.fields(found, "n", "helped", "hurt"),
+            }
 
-    def __init__(self, grid: Grid, found: Found, results: Results) -> None:
-        self.grid = grid
-        self.unit = "usd_per_1k" if grid.priced else "seconds_per_1k"
-        self._found = found
-        self._read = StoredItems(results)
 
-    def _runs(
-        self, system: str, tasks: Sequence[str], weak: int | None, strong: int | None
-    ) -> list[Run]:
-        """Of a system on these tasks with these models; none unless all are there."""
-        roles = find_system(system).roles
-        place = (weak if "weak" in roles else None, strong if "strong" in roles else None)
-        found = [self._found.get((task, *place, system)) for task in tasks]
-        return [run for run in found if run] if all(found) else []
+def _place(system: str, weak: int, strong: int) -> Place:
+    roles = find_system(system).roles
+    return (weak if "weak" in roles else None, strong if "strong" in roles else None, system)
 
-    def _items(self, *of: Any) -> list[Items] | None:
-        return self._read.all_of(self._runs(*of))
 
-    def cells(self, domain: str, tasks: Sequence[str]) -> Iterator[Record]:
-        """Each collaboration over the better of its models alone, where all of these are there."""
-        pairings = [*product(enumerate(self.grid.weak), enumerate(self.grid.strong))]
-        for system, ((i, weak), (j, strong)) in product(self.grid.collaborative, pairings):
-            ours = self._items(system, tasks, i, j)
-            names = find_system(system).compared_with
-            singles = {name: self._items(name, tasks, i, j) for name in names}
-            known = {name: items for name, items in singles.items() if items}
-            gain = contrasts.gain(ours, known) if ours and len(known) == len(names) else None
-            if gain:
-                found = gain.contrast
-                yield {
-                    "domain": domain,
-                    "system": system,
-                    "weak": weak,
-                    "strong": strong,
-                    "best_single": gain.best,
-                    **tables.estimate_json("gain", found.difference),
-                    **tables.fields(found, "p", "p_holm"),
-                    "significant": False,
-                    **tables.fields(found, "detectable"),
-                    "undetectable": False,
-                    "score": found.ours,
-                    "best_single_score": found.theirs,
-                    **tables.fields(found, "n", "helped", "hurt"),
-                }
+def _points(
+    grid: Grid,
+    domain: str,
+    runs: Mapping[Place, Sequence[Run]],
+    items: Mapping[Place, Sequence[Items]],
+    costs: Mapping[Place, Sequence[float]],
+) -> list[Record]:
+    """What each system scores, and costs per thousand samples, the cheapest first.
 
-    def points(self, domain: str, tasks: Sequence[str]) -> list[Record]:
-        """What each system scores, and costs per thousand samples, the cheapest first.
-
-        On the front are systems that no other one beats: none scores as much for less, or more for as
-        much.
-        """
-        grid, points = self.grid, []
-        for system in dict.fromkeys(grid.systems):
-            roles = find_system(system).roles
-            weak = range(len(grid.weak)) if "weak" in roles else [None]
-            strong = range(len(grid.strong)) if "strong" in roles else [None]
-            for i, j in product(weak, strong):
-                runs = self._runs(system, tasks, i, j)
-                items = self._read.all_of(runs)
-                n_scored = [run.n_scored for run in runs]
-                if not (items and any(n_scored)):
-                    continue
-                score = contrasts.score(items)
-                costs = [getattr(profile(self._read, run, ()), self.unit) for run in runs]
-                cost = float(np.dot(costs, n_scored)) / sum(n_scored) if all(n_scored) else nan
-                point = {
-                    "domain": domain,
-                    "system": system,
-                    "weak": None if i is None else grid.weak[i],
-                    "strong": None if j is None else grid.strong[j],
-                    **tables.estimate_json("score", score.mean),
-                    "n": score.n,
-                    "coverage": sum(n_scored) / sum(run.n_total for run in runs),
-                    "cost": cost,
-                    "on_front": False,
-                    "runs": [run.run_id for run in runs],
-                }
-                points.append(point)
-
-        def beaten(one: Record) -> bool:
-            return any(
-                other["score"] >= one["score"]
-                and other["cost"] <= one["cost"]
-                and (other["score"], other["cost"]) != (one["score"], one["cost"])
-                for other in points
-            )
-
-        points.sort(key=lambda one: (isnan(one["cost"]), one["cost"]))
-        marks = [not (isnan(one["cost"]) or beaten(one)) for one in points]
-        return [
-            one | {"cost": finite(one["cost"]), "on_front": mark}
-            for one, mark in zip(points, marks, strict=True)
-        ]
+    On the front are systems that no other one beats: none scores as much for less, or more for as much.
+    """
+    points = []
+    for place in sorted(items, key=lambda at: (grid.systems.index(at[2]), at[0] or 0, at[1] or 0)):
+        i, j, system = place
+        n_scored = [run.n_scored for run in runs[place]]
+        if any(n_scored):
+            score = contrasts.score(items[place])
+            cost = float(np.dot(costs[place], n_scored)) / sum(n_scored) if all(n_scored) else nan
+            point = {
+                "domain": domain,
+                "system": system,
+                "weak": None if i is None else grid.weak[i],
+                "strong": None if j is None else grid.strong[j],
+                **tables.estimate_json("score", score.mean),
+                "n": score.n,
+                "coverage": sum(n_scored) / sum(run.n_total for run in runs[place]),
+                "cost": finite(cost),
+                "on_front": False,
+                "runs": [run.run_id for run in runs[place]],
+            }
+            points.append(point)
+    priced = [point for point in points if point["cost"] is not None]
+    for one in priced:
+        one["on_front"] = not any(
+            other["score"] >= one["score"]
+            and other["cost"] <= one["cost"]
+            and (other["score"], other["cost"]) != (one["score"], one["cost"])
+            for other in priced
+        )
+    return sorted(points, key=lambda one: inf if one["cost"] is None else one["cost"])
 
 
 # --- for people -----------------------------------------------------------------------------------
