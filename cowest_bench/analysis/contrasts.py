@@ -245,20 +245,16 @@ def _needed(change: Floats, error: StandardError, target: float, alpha: float) -
     return sizes[place] if place < len(sizes) else None
 
 
-def score(parts: Sequence[Items], alpha: float = ALPHA) -> Score:
+def score(parts: Sequence[Items]) -> Score:
     """What a system scores on one or several data sets, every sample counting the same."""
     both = pool([pair(items, items) for items in parts])
     scored = both.scored
-    mean = stats.mean_interval(both.ours[scored], both.clusters[scored], alpha)
+    mean = stats.mean_interval(both.ours[scored], both.clusters[scored], ALPHA)
     return Score(mean, int(scored.sum()), len(scored))
 
 
 def gain(
-    ours: Sequence[Items],
-    singles: Mapping[str, Sequence[Items]],
-    *,
-    margin: float = 0.0,
-    alpha: float = ALPHA,
+    ours: Sequence[Items], singles: Mapping[str, Sequence[Items]], *, margin: float = 0.0
 ) -> Gain | None:
     """What a collaboration gains over its models alone: the one definition that everything shows.
 
@@ -274,7 +270,7 @@ def gain(
     if not common.shape[1]:
         return None
     over = {
-        name: contrast(pool([*map(pair, ours, theirs)]), margin=margin, alpha=alpha)
+        name: contrast(pool([*map(pair, ours, theirs)]), margin=margin)
         for name, theirs in singles.items()
     }
     return Gain([*singles][int(np.argmax(common[1:].mean(axis=1)))], over)

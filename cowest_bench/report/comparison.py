@@ -252,30 +252,28 @@ def _critical_line(check: Check) -> str:
     return f"critical samples: {len(flipped)} of {count} were right and are wrong: {shown}{more}"
 
 
-# --- JUnit XML ------------------------------------------------------------------------------------
-
-
 def _junit(check: Check, data: Mapping[str, Any]) -> str:
     """A test case for each domain, for all of them together, and for the critical samples."""
     decides = "skipped" if check.settings.inconclusive == "pass" else "failure"
-    cases = []
+    cases = []  # name, result (None if it passed), and its type and message
     for name, each in _contrasts(data):
-        told = ", ".join(f"{key} {value}" for key, value in _verdict_row(name, each).items())
         inconclusive = decides if name == POOLED else "skipped"
         kinds = {Verdict.REGRESSED: "failure", Verdict.INCONCLUSIVE: inconclusive}
-        cases.append(_case(name, kinds.get(each["verdict"]), each["verdict"], told))
+        told = ", ".join(f"{key} {value}" for key, value in _verdict_row(name, each).items())
+        cases.append((name, kinds.get(each["verdict"]), each["verdict"], told))
     if check.critical:
-        kind = "failure" if check.flipped else None
-        cases.append(_case("critical samples", kind, "flipped", _critical_line(check)))
+        result = "failure" if check.flipped else None
+        cases.append(("critical samples", result, "flipped", _critical_line(check)))
+    results = [result for _, result, _, _ in cases]
     counts: dict[str, Any] = {
+        "name": "cowest check",
         "tests": str(len(cases)),
-        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "failures": str(results.count("failure")),
         "errors": "0",
         "time": "0",
     }
-    suites = ET.Element("testsuites", name="cowest check", **counts)
-    counts["skipped"] = str(sum(case.find("skipped") is not None for case in cases))
-    suite = ET.SubElement(suites, "testsuite", name="cowest check", **counts)
+    suites = ET.Element("testsuites", **counts)
+    suite = ET.SubElement(suites, "testsuite", **counts, skipped=str(results.count("skipped")))
     properties = {
         "outcome": check.outcome,
         "baseline": check.baseline.name,
@@ -285,15 +283,11 @@ def _junit(check: Check, data: Mapping[str, Any]) -> str:
     about = ET.SubElement(suite, "properties")
     for name, value in properties.items():
         ET.SubElement(about, "property", name=name, value=printable(value))
-    suite.extend(cases)
+    for name, result, kind, message in cases:
+        named = {"classname": "cowest.check", "name": printable(name), "time": "0"}
+        case = ET.SubElement(suite, "testcase", named)
+        if result:
+            ET.SubElement(case, result, type=kind, message=printable(message))
     ET.SubElement(suite, "system-out").text = "\n".join(map(printable, _check_notes(check)))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True)
-
-
-def _case(name: str, result: str | None, kind: str, message: str) -> ET.Element:
-    """A test case, which passes without a result; no document may contain what is not printable."""
-    case = ET.Element("testcase", classname="cowest.check", name=printable(name), time="0")
-    if result:
-        ET.SubElement(case, result, type=kind, message=printable(message))
-    return case
