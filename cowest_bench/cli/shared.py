@@ -161,7 +161,7 @@ def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any])
 
     summary = report.summarise(results, runs)
     warn(summary["damaged"])
-    report.report(summary, about).print(form)
+    report.results_report(summary, about).print(form)
 
 
 def show_forecast(forecasts: list[Forecast], rate: float, split: str, form: str) -> None:

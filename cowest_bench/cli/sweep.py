@@ -91,7 +91,7 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
         priced=any(spec.price for spec in (*plan.weak, *plan.strong)),
     )
     summary = report.summarise(grid, swept.found, swept.failed, results)
-    report.report(grid, summary).print(form)
+    report.sweep_report(grid, summary).print(form)
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:

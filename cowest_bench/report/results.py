@@ -243,7 +243,7 @@ def _domains(runs: Sequence[Run]) -> dict[str, str]:
 # --- for people -----------------------------------------------------------------------------------
 
 
-def report(summary: Mapping[str, Any], about: Mapping[str, Any]) -> Report:
+def results_report(summary: Mapping[str, Any], about: Mapping[str, Any]) -> Report:
     """What ``cowest results`` prints; ``about`` is added to the JSON."""
     nested = ("over", "best_single", "missing")
     return Report(

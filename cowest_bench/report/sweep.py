@@ -67,7 +67,9 @@ def summarise(
     if len(domains) > 1:
         domains[POOLED] = [task for tasks in domains.values() for task in tasks]
     unit = "usd_per_1k" if grid.priced else "seconds_per_1k"
-    stored, cells, points = StoredItems(results), [], []
+    stored = StoredItems(results)
+    cells: list[Record] = []
+    points: list[Record] = []
     for domain, tasks in domains.items():
         runs = {
             place: [found[task, *place] for task in tasks]
@@ -177,7 +179,7 @@ def _points(
 # --- for people -----------------------------------------------------------------------------------
 
 
-def report(grid: Grid, summary: Mapping[str, Any]) -> Report:
+def sweep_report(grid: Grid, summary: Mapping[str, Any]) -> Report:
     """What ``cowest sweep`` prints."""
     return Report(
         summary,

@@ -69,7 +69,7 @@ def test_what_is_not_known_is_null_in_the_json(results: Results) -> None:
     summary = summarise(replace(GRID, tasks=("a",)), found, {}, results)
     (cell,) = summary["matrix"]
     assert (cell["low"], cell["detectable"], cell["undetectable"]) == (None, None, True)
-    json.loads(sweep.report(GRID, summary).text("json"), parse_constant=pytest.fail)
+    json.loads(sweep.sweep_report(GRID, summary).text("json"), parse_constant=pytest.fail)
 
 
 def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> None:
@@ -99,7 +99,7 @@ def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
     strong = summary["systems"][-1]
     assert (strong["domain"], strong["system"]) == ("pooled", "strong")
     assert (strong["on_front"], strong["cost"]) == (False, None)
-    notes = sweep.report(GRID, summary).notes(str)
+    notes = sweep.sweep_report(GRID, summary).notes(str)
     assert any("3 systems have no known cost" in line for line in notes)
 
 
@@ -113,7 +113,7 @@ def test_errors_are_not_zeros_and_missing_runs_leave_a_cell_empty(results: Resul
     assert set(cells) == {("a", "w"), ("a", "v"), ("b", "w"), ("pooled", "w")}
     assert cells["a", "w"]["n"] == 100
     assert cells["a", "v"]["best_single"] == "strong"  # on the samples that all have scores for
-    matrix, _ = sweep.report(GRID, summary).tables(str)
+    matrix, _ = sweep.sweep_report(GRID, summary).tables(str)
     empty = [str(row["+ s"]) for row in matrix if (row["domain"], row["weak"]) == ("pooled", "v")]
     assert empty == [""]
     assert summary["failures"] == [{"name": "v + s on b", "reason": "refused"}]
@@ -136,7 +136,7 @@ def test_a_run_that_cannot_be_read_leaves_its_cells_empty_and_is_named(results: 
 def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
     evil = "a | <img src=x> [y](http://z) @all *"
     grid = replace(GRID, weak=(evil, "v"))
-    text = sweep.report(grid, summarise(grid, by_hand(results), {}, results)).text("md")
+    text = sweep.sweep_report(grid, summarise(grid, by_hand(results), {}, results)).text("md")
     lines = text.splitlines()
     assert lines[0].count("|") == lines[2].count("|") == 5
     assert not any(mark in text for mark in ("<img", "](", "@all"))
