@@ -85,13 +85,9 @@ class Contrast:
     only_theirs: int
     harm_rate: float  # of the samples that theirs gets right, the share that is hurt
     oracle: float  # mean of the better score on each sample
+    oracle_gap: float  # how far the better of the two is from it
     detectable: float  # with 80% power by such a run (``planning.detectable_after``)
     needed: int | None  # samples to detect the margin, or with no margin what was measured
-
-    @property
-    def oracle_gap(self) -> float:
-        """How far the better of the two is from their union."""
-        return self.oracle - max(self.ours, self.theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +198,7 @@ def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
     p = min(1.0, 2 * stats.non_inferiority(ahead, behind, clusters, 0))
     hurt, right_before = int((change < 0).sum()), int((theirs > 0).sum())
     same = change == 0
+    oracle = float(np.maximum(ours, theirs).mean())
     return Contrast(
         verdict=stats.verdict(difference, margin),
         difference=difference,
@@ -219,7 +216,8 @@ def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
         only_ours=pairs.only_ours,
         only_theirs=pairs.only_theirs,
         harm_rate=int((theirs > 0)[change < 0].sum()) / right_before if right_before else nan,
-        oracle=float(np.maximum(ours, theirs).mean()),
+        oracle=oracle,
+        oracle_gap=oracle - max(float(ours.mean()), float(theirs.mean())),
         detectable=planning.detectable_after(error, alpha=alpha) if error.se > 0 else nan,
         needed=_needed(change, error, margin or abs(difference.value), alpha),
     )

@@ -262,13 +262,9 @@ def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
     return [order[:end] for end in ends[np.searchsorted(ends, wanted)]]
 
 
-def first_decided(
-    pairs: Pairs, part: NDArray[np.intp], settings: Settings, looks: int = LOOKS
-) -> int | None:
-    """The first look that decides (1 is the first; the last one always does), None if none does yet.
-
-    ``part`` is the data set of each sample (``pooled``); ``looks`` can be taken so far.
-    """
+def first_decided(parts: Parts, settings: Settings, looks: int = LOOKS) -> int | None:
+    """Which of the first ``looks`` decides, 1 for the first, None if none does; the last always does."""
+    pairs, part = pooled(parts)
     for look, seen in enumerate(looks_of(pairs)[:looks], 1):
         known = seen[pairs.scored[seen]]
         # A data set without any sample so far could not be reported.
@@ -284,7 +280,7 @@ def _looked_at(
 ) -> tuple[list[tuple[str, Pairs]], Looked]:
     """The samples that were seen by the look that decided."""
     pairs, part = pooled(parts)
-    look = first_decided(pairs, part, settings) or LOOKS
+    look = first_decided(parts, settings) or LOOKS
     seen = looks_of(pairs)[look - 1]
     within = np.zeros(len(pairs.keys), dtype=bool)
     within[seen] = True

@@ -74,8 +74,8 @@ def until_decided(
             lab.do_part(cell, {s.id for s in cell.task.samples if item_key(run.data, s.id) in keys})
             for lab, cell, run in zip(labs, cells, blessed, strict=True)
         ]
-        pairs = check.paired([scored(results, run) for run in runs], blessed)
-        if check.first_decided(*check.pooled(pairs), settings, looks=look):
+        parts = check.paired([scored(results, run) for run in runs], blessed)
+        if check.first_decided(parts, settings, looks=look):
             break
     left = np.bincount(part) - np.bincount(part[seen], minlength=len(cells))
     calls = [sum(cell.calls(cell.epochs).values()) for cell in cells]  # for one sample

@@ -7,6 +7,7 @@ markup; in Markdown they are code in which every character that could mean somet
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -28,12 +29,6 @@ from cowest_bench.errors import printable
 Show = Callable[[str], str]  # makes a name safe to show
 Row = Mapping[str, str | Text]  # cells by column; all rows of a table have the same columns
 Record = dict[str, Any]  # a JSON object
-
-CONTRAST = (
-    *("p", "p_holm", "ours", "theirs", "n", "helped", "hurt", "both_right", "both_wrong"),
-    *("not_scored", "only_ours", "only_theirs", "harm_rate", "oracle", "oracle_gap"),
-    *("detectable", "needed"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +52,12 @@ class Report:
         if form == "junit":
             return self.junit
         if form == "csv":
-            return _csv(self.records)
+            out = io.StringIO()
+            columns = list(self.records[0]) if self.records else []
+            writer = csv.DictWriter(out, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.records)
+            return out.getvalue().rstrip("\n")
         lines = [*self.notes(escaped), *(f"warning: {escaped(line)}" for line in self.warnings)]
         parts = [*self.heading, *map(_markdown, self.tables(escaped))]
         return "\n\n".join(filter(None, [*parts, "\n".join(f"- {line}" for line in lines)]))
@@ -77,8 +77,8 @@ class Report:
 def _table(rows: Sequence[Row], left: int) -> Table:
     """Equal values in the first column form a section."""
     table = Table(box=box.SIMPLE_HEAD)
+    # Everything is Text, since a name may contain what rich reads as markup.
     for i, column in enumerate(rows[0] if rows else ()):
-        # As Text, since a name may contain what rich reads as markup.
         side: Literal["left", "right"] = "left" if i < left else "right"
         table.add_column(Text(printable(column)), justify=side, no_wrap=True)
     previous = None
@@ -101,14 +101,6 @@ def _markdown(rows: Sequence[Row]) -> str:
     return "\n".join(head + [f"| {' | '.join(row)} |" for row in cells])
 
 
-def _csv(records: Sequence[Record]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue().rstrip("\n")
-
-
 # --- values ---------------------------------------------------------------------------------------
 
 
@@ -125,11 +117,14 @@ def estimate_json(name: str, found: Estimate) -> Record:
 
 def contrast_json(found: Contrast) -> Record:
     """A contrast as JSON and CSV have it (docs/check.md describes every field)."""
+    names = [each.name for each in dataclasses.fields(found)]
     return {
         "verdict": found.verdict,
         **estimate_json("difference", found.difference),
         "confidence": 1 - found.alpha,
-        **fields(found, *CONTRAST),
+        **fields(
+            found, *(name for name in names if name not in ("verdict", "difference", "alpha"))
+        ),
     }
 
 
