@@ -83,15 +83,8 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
     with shared.progress_bars() as progress:
         swept = sweeps.run(plan, results, workers, progress)
     shared.rebuild(results)
-    grid = report.Grid(
-        tasks=swept.tasks,
-        weak=plan.weak_names,
-        strong=plan.strong_names,
-        systems=plan.systems,
-        priced=any(spec.price for spec in (*plan.weak, *plan.strong)),
-    )
-    summary = report.summarise(grid, swept.found, swept.failed, results)
-    report.sweep_report(grid, summary).print(form)
+    summary = report.summarise(plan, swept, results)
+    report.sweep_report(plan, summary).print(form)
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:

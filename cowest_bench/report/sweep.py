@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import inf, nan
 from typing import Any
@@ -17,6 +16,7 @@ from cowest_bench.report import tables
 from cowest_bench.report.tables import Record, Report, Row, Show
 from cowest_bench.store import Results, Run
 from cowest_bench.store.comparison import StoredItems, profile
+from cowest_bench.sweep import Sweep, Swept
 from cowest_bench.systems import find_system
 
 SCHEMA_VERSION = 2
@@ -31,42 +31,24 @@ UNITS = {  # a column's title and format, and what it is
 
 #: A weak and a strong model by their numbers, None if the system has no such model, and the system.
 Place = tuple[int | None, int | None, str]
-#: The finished run of a task at a place.
-Found = Mapping[tuple[str, int | None, int | None, str], Run]
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """What a sweep crosses, by name; if a model is priced, systems are compared by dollars."""
-
-    tasks: tuple[str, ...]
-    weak: tuple[str, ...]
-    strong: tuple[str, ...]
-    systems: tuple[str, ...]
-    priced: bool
-
-    @property
-    def collaborative(self) -> list[str]:
-        """The systems that are compared with single ones."""
-        return [name for name in dict.fromkeys(self.systems) if find_system(name).compared_with]
-
-
-def summarise(
-    grid: Grid, found: Found, failed: Mapping[str, str], results: Results
-) -> dict[str, Any]:
+def summarise(plan: Sweep, swept: Swept, results: Results) -> dict[str, Any]:
     """The matrix and the front of a sweep's finished runs, as JSON (docs/sweep.md says what is in it).
 
     A domain's cell is there when all its tasks are, a pooled one when all domains are. A contrast is
-    that of ``cowest compare``, but ``p_holm`` is adjusted over all cells. ``failed`` says what has no
-    run, by name, and why.
+    that of ``cowest compare``, but ``p_holm`` is adjusted over all cells. Systems are compared by
+    dollars if a model has a price, else by seconds.
     """
+    found = swept.found
     named = {key[0]: run.domain for key, run in found.items()}
     domains: dict[str, list[str]] = {}  # their tasks; one without any run has its own name
-    for task in grid.tasks:
+    for task in swept.tasks:
         domains.setdefault(named.get(task, task), []).append(task)
     if len(domains) > 1:
         domains[POOLED] = [task for tasks in domains.values() for task in tasks]
-    unit = "usd_per_1k" if grid.priced else "seconds_per_1k"
+    priced = any(spec.price for spec in (*plan.weak, *plan.strong))
+    unit = "usd_per_1k" if priced else "seconds_per_1k"
     stored = StoredItems(results)
     cells: list[Record] = []
     points: list[Record] = []
@@ -77,12 +59,12 @@ def summarise(
             if all((task, *place) in found for task in tasks)
         }
         items = {place: each for place in runs if (each := stored.all_of(runs[place]))}
-        cells += _cells(grid, domain, items)
+        cells += _cells(plan, domain, items)
         costs = {
             place: [getattr(profile(stored, run, ()), unit) for run in runs[place]]
             for place in items
         }
-        points += _points(grid, domain, runs, items, costs)
+        points += _points(plan, domain, runs, items, costs)
     for cell, p in zip(cells, stats.holm([cell["p"] for cell in cells]), strict=True):
         cell["p_holm"] = float(p)
         cell["significant"] = bool(p < ALPHA)
@@ -93,20 +75,20 @@ def summarise(
         "schema_version": SCHEMA_VERSION,
         "alpha": ALPHA,
         "cells": len(cells),
-        "weak": list(grid.weak),
-        "strong": list(grid.strong),
+        "weak": list(plan.weak_names),
+        "strong": list(plan.strong_names),
         "matrix": cells,
         "cost_unit": unit,
         "systems": points,
-        "failures": [{"name": name, "reason": reason} for name, reason in failed.items()],
+        "failures": [{"name": name, "reason": reason} for name, reason in swept.failed.items()],
         "damaged": list(results.damaged),
     }
 
 
-def _cells(grid: Grid, domain: str, items: Mapping[Place, Sequence[Items]]) -> Iterator[Record]:
+def _cells(plan: Sweep, domain: str, items: Mapping[Place, Sequence[Items]]) -> Iterator[Record]:
     """Each collaboration over the better of its models alone, where all of these are there."""
-    pairings = [*product(range(len(grid.weak)), range(len(grid.strong)))]
-    for system, (i, j) in product(grid.collaborative, pairings):
+    pairings = [*product(range(len(plan.weak_names)), range(len(plan.strong_names)))]
+    for system, (i, j) in product(_collaborative(plan), pairings):
         ours, names = items.get(_place(system, i, j)), find_system(system).compared_with
         singles = {name: single for name in names if (single := items.get(_place(name, i, j)))}
         gain = contrasts.gain(ours, singles) if ours and len(singles) == len(names) else None
@@ -115,8 +97,8 @@ def _cells(grid: Grid, domain: str, items: Mapping[Place, Sequence[Items]]) -> I
             yield {
                 "domain": domain,
                 "system": system,
-                "weak": grid.weak[i],
-                "strong": grid.strong[j],
+                "weak": plan.weak_names[i],
+                "strong": plan.strong_names[j],
                 "best_single": gain.best,
                 **tables.estimate_json("gain", found.difference),
                 **tables.fields(found, "p", "p_holm"),
@@ -129,13 +111,18 @@ def _cells(grid: Grid, domain: str, items: Mapping[Place, Sequence[Items]]) -> I
             }
 
 
+def _collaborative(plan: Sweep) -> list[str]:
+    """The systems that are compared with single ones."""
+    return [name for name in dict.fromkeys(plan.systems) if find_system(name).compared_with]
+
+
 def _place(system: str, weak: int, strong: int) -> Place:
     roles = find_system(system).roles
     return (weak if "weak" in roles else None, strong if "strong" in roles else None, system)
 
 
 def _points(
-    grid: Grid,
+    plan: Sweep,
     domain: str,
     runs: Mapping[Place, Sequence[Run]],
     items: Mapping[Place, Sequence[Items]],
@@ -146,7 +133,7 @@ def _points(
     On the front are systems that no other one beats: none scores as much for less, or more for as much.
     """
     points = []
-    for place in sorted(items, key=lambda at: (grid.systems.index(at[2]), at[0] or 0, at[1] or 0)):
+    for place in sorted(items, key=lambda at: (plan.systems.index(at[2]), at[0] or 0, at[1] or 0)):
         i, j, system = place
         n_scored = [run.n_scored for run in runs[place]]
         if any(n_scored):
@@ -155,8 +142,8 @@ def _points(
             point = {
                 "domain": domain,
                 "system": system,
-                "weak": None if i is None else grid.weak[i],
-                "strong": None if j is None else grid.strong[j],
+                "weak": None if i is None else plan.weak_names[i],
+                "strong": None if j is None else plan.strong_names[j],
                 **tables.estimate_json("score", score.mean),
                 "n": score.n,
                 "coverage": sum(n_scored) / sum(run.n_total for run in runs[place]),
@@ -179,17 +166,17 @@ def _points(
 # --- for people -----------------------------------------------------------------------------------
 
 
-def sweep_report(grid: Grid, summary: Mapping[str, Any]) -> Report:
+def sweep_report(plan: Sweep, summary: Mapping[str, Any]) -> Report:
     """What ``cowest sweep`` prints."""
     return Report(
         summary,
-        tables=lambda show: [_matrix(grid, summary, show), _front(summary, show)],
+        tables=lambda show: [_matrix(plan, summary, show), _front(summary, show)],
         notes=lambda show: _notes(summary),
         records=summary["matrix"],
     )
 
 
-def _matrix(grid: Grid, summary: Mapping[str, Any], show: Show) -> list[Row]:
+def _matrix(plan: Sweep, summary: Mapping[str, Any], show: Show) -> list[Row]:
     """A line for each domain, system and weak model, a column for each strong one."""
     places = ("domain", "system", "weak", "strong")
     cells = {tuple(cell[name] for name in places): cell for cell in summary["matrix"]}
@@ -198,9 +185,9 @@ def _matrix(grid: Grid, summary: Mapping[str, Any], show: Show) -> list[Row]:
         {"domain": show(domain), "system": system, "weak": show(weak)}
         | {
             f"+ {show(strong)}": _cell(cells.get((domain, system, weak, strong)))
-            for strong in grid.strong
+            for strong in plan.strong_names
         }
-        for domain, system, weak in product(domains, grid.collaborative, grid.weak)
+        for domain, system, weak in product(domains, _collaborative(plan), plan.weak_names)
     ]
 
 

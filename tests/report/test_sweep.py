@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from cowest_bench.config import ModelSpec, Price
 from cowest_bench.report import sweep
-from cowest_bench.report.sweep import Grid, summarise
+from cowest_bench.report.sweep import summarise
 from cowest_bench.store import Results, Run
+from cowest_bench.sweep import Sweep, Swept
 from tests.stored import damage, right, store
 
-GRID = Grid(("a", "b"), ("w", "v"), ("s",), ("weak", "strong", "collab"), priced=True)
+
+def plan_of(weak: str) -> Sweep:
+    """Two weak models, the first by what it is called in tables, with one that has a price."""
+    return Sweep(
+        tasks=("a", "b"),
+        weak=(ModelSpec(name="w", base=weak), ModelSpec(name="v")),
+        strong=(ModelSpec(name="s", price=Price(input=1, output=1)),),
+        systems=("weak", "strong", "collab"),
+    )
+
+
+PLAN = plan_of("w")
 Runs = dict[tuple[str, int | None, int | None, str], Run]
 
 
@@ -39,7 +51,7 @@ def by_hand(results: Results) -> Runs:
 
 
 def summary_of(results: Results, found: Runs) -> dict[str, Any]:
-    return summarise(GRID, found, {}, results)
+    return summarise(PLAN, Swept(found, {}, ("a", "b")), results)
 
 
 def cells_of(summary: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -66,10 +78,10 @@ def test_what_is_not_known_is_null_in_the_json(results: Results) -> None:
         ("a", None, 0, "strong"): store(results, [0.25] * 9, system="strong", **graded),
         ("a", 0, 0, "collab"): store(results, [0.5] * 9, **graded),
     }
-    summary = summarise(replace(GRID, tasks=("a",)), found, {}, results)
+    summary = summarise(PLAN, Swept(found, {}, ("a",)), results)
     (cell,) = summary["matrix"]
     assert (cell["low"], cell["detectable"], cell["undetectable"]) == (None, None, True)
-    json.loads(sweep.sweep_report(GRID, summary).text("json"), parse_constant=pytest.fail)
+    json.loads(sweep.sweep_report(PLAN, summary).text("json"), parse_constant=pytest.fail)
 
 
 def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> None:
@@ -99,7 +111,7 @@ def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
     strong = summary["systems"][-1]
     assert (strong["domain"], strong["system"]) == ("pooled", "strong")
     assert (strong["on_front"], strong["cost"]) == (False, None)
-    notes = sweep.sweep_report(GRID, summary).notes(str)
+    notes = sweep.sweep_report(PLAN, summary).notes(str)
     assert any("3 systems have no known cost" in line for line in notes)
 
 
@@ -108,12 +120,12 @@ def test_errors_are_not_zeros_and_missing_runs_leave_a_cell_empty(results: Resul
     scores = [None] * 100 + right(50, 100)  # strong is right in half of the samples that it has
     found["a", None, 0, "strong"] = store(results, scores, system="strong", domain="a")
     del found["b", 1, 0, "collab"]
-    summary = summarise(GRID, found, {"v + s on b": "refused"}, results)
+    summary = summarise(PLAN, Swept(found, {"v + s on b": "refused"}, ("a", "b")), results)
     cells = cells_of(summary)
     assert set(cells) == {("a", "w"), ("a", "v"), ("b", "w"), ("pooled", "w")}
     assert cells["a", "w"]["n"] == 100
     assert cells["a", "v"]["best_single"] == "strong"  # on the samples that all have scores for
-    matrix, _ = sweep.sweep_report(GRID, summary).tables(str)
+    matrix, _ = sweep.sweep_report(PLAN, summary).tables(str)
     empty = [str(row["+ s"]) for row in matrix if (row["domain"], row["weak"]) == ("pooled", "v")]
     assert empty == [""]
     assert summary["failures"] == [{"name": "v + s on b", "reason": "refused"}]
@@ -135,9 +147,10 @@ def test_a_run_that_cannot_be_read_leaves_its_cells_empty_and_is_named(results: 
 
 def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
     evil = "a | <img src=x> [y](http://z) @all *"
-    grid = replace(GRID, weak=(evil, "v"))
-    text = sweep.sweep_report(grid, summarise(grid, by_hand(results), {}, results)).text("md")
+    plan = plan_of(evil)
+    summary = summarise(plan, Swept(by_hand(results), {}, ("a", "b")), results)
+    text = sweep.sweep_report(plan, summary).text("md")
     lines = text.splitlines()
     assert lines[0].count("|") == lines[2].count("|") == 5
     assert not any(mark in text for mark in ("<img", "](", "@all"))
-    assert "SECRET" not in text
+    assert "img src" in text and "SECRET" not in text
