@@ -87,7 +87,7 @@ class Contrast:
     oracle: float  # mean of the better score on each sample
     oracle_gap: float  # how far the better of the two is from it
     detectable: float  # with 80% power by such a run (``planning.detectable_after``)
-    needed: int | None  # samples to detect the margin, or with no margin what was measured
+    needed: int | None  # samples to detect the margin (or, if that is 0, the measured difference)
 
 
 @dataclass(frozen=True, slots=True)
