@@ -3,8 +3,8 @@
     stats        intervals, tests and verdicts
     resampling   tests, intervals and ranks by resampling clusters
     planning     what a comparison can detect, and bounds for looking at it while it runs
-    contrasts    Items -> Pairs -> Contrast: two systems on the same samples
-    gains        Gain: a collaboration against the better of its models alone
+    contrasts    Items -> Pairs -> Contrast -> Gain: systems on the same samples
+    feedback     what drafts changed, and the preference pairs that follow
 
 Importing the package loads none of them, so the constants below cost nothing.
 """

@@ -1,12 +1,14 @@
-"""Two systems on the same samples: verdicts, the 2x2 table, and what a comparison can detect.
+"""Two systems on the same samples: Items -> Pairs -> Contrast -> Gain.
 
 Pure functions on arrays. A key identifies a sample. Repeats of a sample are averaged before anything
 else. A sample without a score on one side is counted and left out, never taken as wrong. "Ours" is the
-side that is judged, "theirs" is what it is judged by.
+side that is judged, "theirs" is what it is judged by. Scores and differences are in the units of the
+metric; NaN means that there is none.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -20,22 +22,16 @@ from cowest_bench.analysis import ALPHA, planning, stats
 from cowest_bench.analysis.stats import Estimate, Floats, StandardError, Verdict
 from cowest_bench.errors import ComparisonError
 
-MOST_SAMPLES = 10**9  # more than anyone can ask
+MOST_SAMPLES = 2**29  # more than anyone can ask
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The samples of one data set with one system's scores.
+    """The samples of one data set with one system's scores."""
 
-    Attributes:
-        keys: Unique and sorted; a sample has the same key on both sides of a comparison.
-        scores: In the units of the metric, means over repeats; NaN where there is no score.
-        clusters: A label for each sample (see ``stats``).
-    """
-
-    keys: NDArray[Any]
-    scores: Floats
-    clusters: NDArray[Any]
+    keys: NDArray[Any]  # unique and sorted; the same on both sides of a comparison
+    scores: Floats  # means over repeats
+    clusters: NDArray[Any]  # a label for each sample (see ``stats``)
 
     @classmethod
     def from_rows(cls, keys: NDArray[Any], scores: Floats, clusters: NDArray[Any]) -> Items:
@@ -50,21 +46,12 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The samples that both systems were asked.
-
-    Attributes:
-        keys: One for each sample.
-        ours: Scores; NaN where there is none.
-        theirs: The same for the other side.
-        clusters: 0..G-1.
-        only_ours: How many samples only ours was asked.
-        only_theirs: How many samples only theirs was asked.
-    """
+    """The samples that both systems were asked, and how many only one of them was asked."""
 
     keys: NDArray[Any]
     ours: Floats
     theirs: Floats
-    clusters: NDArray[np.intp]
+    clusters: NDArray[np.intp]  # 0..G-1
     only_ours: int = 0
     only_theirs: int = 0
 
@@ -78,95 +65,66 @@ class Pairs:
 class Contrast:
     """Ours against theirs on the samples that both have scores for.
 
-    Scores and differences are in the units of the metric. A score above 0 is right, so for graded
-    scores helped and hurt count samples that gained and lost.
-
-    Attributes:
-        verdict: See ``stats.verdict``.
-        difference: Ours minus theirs, with the interval that the verdict is based on.
-        alpha: The interval's confidence level is 1 - alpha.
-        p: Two-sided, by the interval's own statistic: below alpha where the interval excludes 0.
-        p_holm: p, adjusted over the family of domains; the pooled p stands alone.
-        ours: Mean score.
-        theirs: Mean score.
-        n: Samples with a score on both sides; all numbers are about these.
-        helped: Samples where ours scores higher.
-        hurt: Samples where ours scores lower.
-        both_right: Equal scores above 0.
-        both_wrong: Equal scores of 0 (or below).
-        not_scored: Samples that both were asked and at least one has no score for.
-        only_ours: Samples that only ours was asked.
-        only_theirs: Samples that only theirs was asked.
-        harm_rate: Of the samples that theirs gets right, the share that is hurt; NaN if none.
-        oracle: Mean of the better score on each sample: for right/wrong scores, the share that at
-            least one of the two gets right.
-        detectable: Smallest true difference that such a run detects with 80% power
-            (``planning.detectable_after``); NaN if no sample differs, or with one cluster.
-        needed: Samples needed to detect a difference as large as the margin (with a margin of 0, as
-            the measured one), given how often the two differ; None if they never differ.
+    A score above 0 is right, so for graded scores helped and hurt count samples that gained and lost.
     """
 
     verdict: Verdict
-    difference: Estimate
-    alpha: float
-    p: float
-    p_holm: float
-    ours: float
+    difference: Estimate  # ours minus theirs, with the interval that the verdict is based on
+    alpha: float  # the interval's confidence level is 1 - alpha
+    p: float  # two-sided, by the interval's own statistic: below alpha where it excludes 0
+    p_holm: float  # p, adjusted over the family of domains; the pooled p stands alone
+    ours: float  # mean score
     theirs: float
-    n: int
-    helped: int
+    n: int  # samples with a score on both sides; all numbers are about these
+    helped: int  # ours scores higher
     hurt: int
-    both_right: int
+    both_right: int  # equal scores above 0
     both_wrong: int
-    not_scored: int
+    not_scored: int  # asked of both, and at least one has no score
     only_ours: int
     only_theirs: int
-    harm_rate: float
-    oracle: float
-    detectable: float
-    needed: int | None
-
-    @property
-    def oracle_gap(self) -> float:
-        """How far the better of the two is from their union."""
-        return self.oracle - max(self.ours, self.theirs)
+    harm_rate: float  # of the samples that theirs gets right, the share that is hurt
+    oracle: float  # mean of the better score on each sample
+    oracle_gap: float  # how far the better of the two is from it
+    detectable: float  # with 80% power by such a run (``planning.detectable_after``)
+    needed: int | None  # samples to detect the margin (or, if that is 0, the measured difference)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two systems in every domain and in all of them.
+    """Two systems in every domain and in all of them."""
 
-    Attributes:
-        domains: By name. Their intervals hold together: each uses alpha / domains.
-        pooled: All samples of all domains, each counting the same.
-        margin: A loss below it does not matter.
-        alpha: Of the family of domains, and of the pooled verdict.
-    """
-
-    domains: dict[str, Contrast]
-    pooled: Contrast
-    margin: float
-    alpha: float
+    domains: dict[str, Contrast]  # by name; their intervals hold together: each at alpha / domains
+    pooled: Contrast  # all samples of all domains, each counting the same
+    margin: float  # a loss below it does not matter
+    alpha: float  # of the family of domains, and of the pooled verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What one system scores on one or several data sets.
+    """What one system scores on one or several data sets."""
 
-    Attributes:
-        mean: Over the samples that have a score, with its interval; NaN if none has.
-        n: How many samples have a score.
-        n_total: How many there are.
-    """
-
-    mean: Estimate
-    n: int
+    mean: Estimate  # over the samples that have a score
+    n: int  # how many have one
     n_total: int
 
     @property
     def coverage(self) -> float:
         """Share of the samples that have a score."""
         return self.n / self.n_total
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A collaboration against each of its models alone, by the names of the single systems."""
+
+    best: str  # the better single system
+    over: Mapping[str, Contrast]
+
+    @property
+    def contrast(self) -> Contrast:
+        """Against the better one."""
+        return self.over[self.best]
 
 
 def pair(ours: Items, theirs: Items) -> Pairs:
@@ -209,29 +167,23 @@ def compare(domains: Mapping[str, Pairs], *, margin: float, alpha: float = ALPHA
     Raises:
         ComparisonError: If a domain has no sample with a score on both sides.
     """
+    found = {}
     for name, pairs in domains.items():
         if not pairs.scored.any():
             raise ComparisonError(
                 f"{name}: no sample has a score on both sides "
                 f"({len(pairs.keys)} were asked on both); there is nothing to compare."
             )
-    found = {
-        name: contrast(pairs, margin=margin, alpha=alpha / len(domains))
-        for name, pairs in domains.items()
-    }
-    if len(found) == 1:
-        (only,) = found.values()
-        return Comparison(found, only, margin, alpha)
-    adjusted = stats.holm([each.p for each in found.values()])
-    return Comparison(
-        {
+        found[name] = contrast(pairs, margin=margin, alpha=alpha / len(domains))
+    pooled = next(iter(found.values()))
+    if len(found) > 1:
+        pooled = contrast(pool([*domains.values()]), margin=margin, alpha=alpha)
+        adjusted = stats.holm([each.p for each in found.values()])
+        found = {
             name: replace(each, p_holm=float(p))
             for (name, each), p in zip(found.items(), adjusted, strict=True)
-        },
-        contrast(pool([*domains.values()]), margin=margin, alpha=alpha),
-        margin,
-        alpha,
-    )
+        }
+    return Comparison(found, pooled, margin, alpha)
 
 
 def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
@@ -246,6 +198,7 @@ def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
     p = min(1.0, 2 * stats.non_inferiority(ahead, behind, clusters, 0))
     hurt, right_before = int((change < 0).sum()), int((theirs > 0).sum())
     same = change == 0
+    oracle = float(np.maximum(ours, theirs).mean())
     return Contrast(
         verdict=stats.verdict(difference, margin),
         difference=difference,
@@ -263,7 +216,8 @@ def contrast(pairs: Pairs, *, margin: float, alpha: float = ALPHA) -> Contrast:
         only_ours=pairs.only_ours,
         only_theirs=pairs.only_theirs,
         harm_rate=int((theirs > 0)[change < 0].sum()) / right_before if right_before else nan,
-        oracle=float(np.maximum(ours, theirs).mean()),
+        oracle=oracle,
+        oracle_gap=oracle - max(float(ours.mean()), float(theirs.mean())),
         detectable=planning.detectable_after(error, alpha=alpha) if error.se > 0 else nan,
         needed=_needed(change, error, margin or abs(difference.value), alpha),
     )
@@ -277,29 +231,47 @@ def _needed(change: Floats, error: StandardError, target: float, alpha: float) -
     spread = float(change.var(ddof=1))
     inflation = error.se**2 * n / spread if spread else n / error.groups
 
-    def found(n_next: int) -> float:
+    def enough(n_next: int) -> bool:
         groups = max(2.0, n_next * (error.df + 1) / n)  # clusters as large as here
-        return planning.detectable_difference(
+        found = planning.detectable_difference(
             n_next, discordance, inflation=inflation, groups=groups, alpha=alpha
         )
+        return found <= target
 
-    low, high = 1, 2
-    while found(high) > target:
-        low, high = high, high * 2
-        if high > MOST_SAMPLES:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if found(middle) <= target else (middle, high)
-    return high
+    sizes = range(2, MOST_SAMPLES + 1)
+    place = bisect_left(sizes, True, key=enough)
+    return sizes[place] if place < len(sizes) else None
 
 
-def score(parts: Sequence[Items], alpha: float = ALPHA) -> Score:
+def score(parts: Sequence[Items]) -> Score:
     """What a system scores on one or several data sets, every sample counting the same."""
     both = pool([pair(items, items) for items in parts])
     scored = both.scored
-    mean = stats.mean_interval(both.ours[scored], both.clusters[scored], alpha)
+    mean = stats.mean_interval(both.ours[scored], both.clusters[scored], ALPHA)
     return Score(mean, int(scored.sum()), len(scored))
+
+
+def gain(
+    ours: Sequence[Items], singles: Mapping[str, Sequence[Items]], *, margin: float = 0.0
+) -> Gain | None:
+    """What a collaboration gains over its models alone: the one definition that everything shows.
+
+    A gain is the difference to the *better* of the single systems (the first of two equally good
+    ones), chosen on the samples that all of them have scores for, so a single model does not look
+    good because it failed on the hard ones. All have items for the same data sets, and every sample
+    counts the same. None if there is no single system, or no sample that all have scores for.
+    """
+    if not singles:
+        return None
+    parts = zip(ours, *singles.values(), strict=True)
+    common = np.concatenate([_common_scores(*each) for each in parts], axis=1)
+    if not common.shape[1]:
+        return None
+    over = {
+        name: contrast(pool([*map(pair, ours, theirs)]), margin=margin)
+        for name, theirs in singles.items()
+    }
+    return Gain([*singles][int(np.argmax(common[1:].mean(axis=1)))], over)
 
 
 def gap_recovered(ours: Items, *singles: Items) -> float:
@@ -311,7 +283,7 @@ def gap_recovered(ours: Items, *singles: Items) -> float:
     the mean of the best of their scores on each sample. Above 1, ours gets samples right that none of
     them does. NaN if there is no gap, because no other single model ever beats the best one.
     """
-    common = common_scores(ours, *singles)
+    common = _common_scores(ours, *singles)
     if not common.shape[1] or len(common) < 2:
         return nan
     mine, others = common[0].mean(), common[1:]
@@ -320,7 +292,7 @@ def gap_recovered(ours: Items, *singles: Items) -> float:
     return float((mine - best) / gap) if gap > 1e-12 else nan
 
 
-def common_scores(*systems: Items) -> Floats:
+def _common_scores(*systems: Items) -> Floats:
     """Scores on the samples that all systems have scores for, a row for each system."""
     common = reduce(np.intersect1d, [each.keys for each in systems])
     scores = np.array([each.scores[np.isin(each.keys, common)] for each in systems])

@@ -9,7 +9,7 @@ make a pair.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, Protocol
@@ -57,9 +57,7 @@ class PreferencePair:
 def influence(
     drafts: Iterable[Answered], alone: Iterable[Answered], signal: Signal = "metric"
 ) -> list[Candidate]:
-    """Δ of every scored draft against the strong model alone.
-
-    Samples that could not be scored with or without a draft say nothing and are left out.
+    """Δ of every draft against the strong model alone, where both have a score.
 
     Args:
         drafts: Rows of the collaboration; with the signal ``evaluator``, those of the judgement, whose
@@ -70,19 +68,15 @@ def influence(
     Raises:
         ConfigError: If the rows hold no log-probabilities and the signal needs them.
     """
-    if signal == "evaluator":
-        return [
-            Candidate(row.sample_id, row.epoch, row.draft, row.score)
-            for row in drafts
-            if row.draft and row.score is not None
-        ]
-    value: Callable[[Answered], float | None] = (
-        (lambda row: row.score) if signal == "metric" else (lambda row: row.gold_logprob)
-    )
+
+    def value(row: Answered) -> float | None:
+        return row.gold_logprob if signal == "logprob" else row.score
+
     without = {row.sample_id: value(row) for row in alone}
     candidates = []
     for row in drafts:
-        before, after = without.get(row.sample_id), value(row)
+        before = 0.0 if signal == "evaluator" else without.get(row.sample_id)
+        after = value(row)
         if row.draft and before is not None and after is not None:
             candidates.append(Candidate(row.sample_id, row.epoch, row.draft, after - before))
     if not candidates and signal == "logprob":
@@ -122,31 +116,18 @@ def preference_pairs(
     found = []
     for sample_id, distinct in sorted(by_sample.items()):
         drafts = [*distinct.values()]
-        pairs = _by_sign(drafts) if rule == "sign" else _by_rank(drafts, near_best, margin)
-        kept = sorted(pairs, key=lambda pair: pair[1].influence - pair[0].influence)[:max_pairs]
-        if rule == "random":
-            kept = [_any_two(drafts, rng) for _ in kept]
-        found += [PreferencePair(sample_id, chosen, rejected) for chosen, rejected in kept]
+        best = max(draft.influence for draft in drafts)
+        least, most = (0.0, 0.0) if rule == "sign" else (best - near_best, best - margin)
+        chosen = [d for d in drafts if d.influence > 0 and d.influence >= least]
+        rejected = [d for d in drafts if d.influence <= most]
+        pairs = sorted(
+            product(chosen, rejected), key=lambda two: two[1].influence - two[0].influence
+        )
+        for better, worse in pairs[:max_pairs]:
+            if rule == "random":
+                better, worse = rng.sample(drafts, 2)
+            found.append(PreferencePair(sample_id, better, worse))
     return found
-
-
-Two = tuple[Candidate, Candidate]
-
-
-def _by_sign(drafts: Sequence[Candidate]) -> list[Two]:
-    helped = [draft for draft in drafts if draft.influence > 0]
-    return list(product(helped, [draft for draft in drafts if draft.influence <= 0]))
-
-
-def _by_rank(drafts: Sequence[Candidate], near_best: float, margin: float) -> list[Two]:
-    best = max(draft.influence for draft in drafts)
-    chosen = [d for d in drafts if d.influence > 0 and d.influence >= best - near_best]
-    return list(product(chosen, [d for d in drafts if d.influence <= best - margin]))
-
-
-def _any_two(drafts: Sequence[Candidate], rng: random.Random) -> Two:
-    first, second = rng.sample(drafts, 2)
-    return first, second
 
 
 def best_drafts(pairs: Iterable[PreferencePair]) -> list[Candidate]:

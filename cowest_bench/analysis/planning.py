@@ -21,23 +21,16 @@ def detectable_difference(
 ) -> float:
     """Smallest true difference of two systems that n paired samples detect with that power.
 
-    Args:
-        n: Number of samples.
-        discordance: Share of samples that only one of the two gets right; for graded scores the mean
-            squared difference.
-        inflation: Factor by which clusters inflate the variance of the mean difference.
-        groups: Number of clusters, ``n^2 / sum m_g^2`` if they differ in size; by default n.
-        alpha: Level of the two-sided interval.
-        power: Probability that the interval lies above 0.
-
-    It is the d with
+    Discordance is the share of samples that only one of the two gets right, or for graded scores the
+    mean squared difference; inflation the factor by which clusters inflate the variance of the mean
+    difference; groups their number, ``n^2 / sum m_g^2`` if they differ in size, by default n. It is
+    the d with
 
         d sqrt(n/inflation) = t_{1-alpha/2, groups-1} sqrt(discordance)
                               + z_power sqrt(discordance - d^2)
 
     (Connor, 1987, solved for d). It is infinite if so few samples differ that the systems cannot be told
-    apart even if all of them go in one direction. Two equal systems are found non-inferior with the same
-    power if the margin is about as large.
+    apart even if all of them go in one direction.
     """
     m = n / inflation
     # The plain functions: those of scipy.stats take 100 times as long, and searches call this often.
@@ -69,8 +62,7 @@ def detectable_after(error: StandardError, *, alpha: float = 0.05, power: float 
         k = t + z sqrt(1 + (k^2 + t^2) / 2df),    t = t_{1-alpha/2, df},    z = t_{power, df}
 
     Without the root it is Bloom's (1995). The root allows for the errors of this se and of the next one,
-    each relatively 1/sqrt(2 df). It is NaN with fewer than two clusters. It says what an inconclusive
-    comparison may have missed, not how likely the measured difference is.
+    each relatively 1/sqrt(2 df). It is NaN with fewer than two clusters.
     """
     t, z = -special.stdtrit(error.df, alpha / 2), special.stdtrit(error.df, power)
     share = z * z / (2 * error.df)
@@ -82,12 +74,10 @@ def obrien_fleming(looks: int = 5, alpha: float = 0.05) -> Floats:
     """Two-sided level for each of several equally spaced looks, together ``alpha``.
 
     Stop at the first look k whose interval ``paired_difference(..., alpha=levels[k - 1])`` decides.
-    These are repeated confidence intervals (Jennison and Turnbull, 1989), which hold together with
-    probability 1 - alpha, so a verdict may be read at any look. Level k is ``2 (1 - Phi(c
+    These repeated confidence intervals (Jennison and Turnbull, 1989) hold together with probability
+    1 - alpha if the samples of a look are drawn at random, in whole clusters. Level k is ``2 (1 - Phi(c
     sqrt(looks/k)))`` (O'Brien and Fleming, 1979), with c such that a Brownian motion seen at times
     k/looks stays within ±c with probability 1 - alpha (Armitage, McPherson and Rowe, 1969).
-
-    The samples of a look must be drawn at random from those of the comparison, in whole clusters.
     """
     nodes, weights = np.polynomial.legendre.leggauss(201)
 

@@ -1,7 +1,6 @@
-"""Tests, intervals and ranks by resampling whole clusters.
+"""Tests, intervals and ranks by resampling whole clusters; arrays as in ``stats``.
 
-Arrays as in ``stats``. Memory does not grow with the number of draws, and the same seed gives the
-same result.
+Memory does not grow with the number of draws, and the same seed gives the same result.
 """
 
 from __future__ import annotations
@@ -44,11 +43,9 @@ def sign_flip(
 ) -> float:
     """Two-sided p of the mean difference, by swapping the two systems in whole clusters.
 
-    If the systems do not differ, the summed difference of every cluster is equally likely with the
-    opposite sign. p is the share of all 2^G sign patterns whose total is at least as far from 0. If
-    there are more than ``draws`` patterns, p is (1 + count) / (1 + draws) over random ones (Phipson and
-    Smyth, 2010). Use it for scores of any kind (F1, a judge) and for right/wrong scores in clusters.
-    For single right/wrong samples it is McNemar's exact test.
+    p is the share of all 2^G sign patterns whose total is at least as far from 0, or
+    (1 + count) / (1 + draws) over random ones (Phipson and Smyth, 2010) if there are more than
+    ``draws``. For single right/wrong samples it is McNemar's exact test.
     """
     difference = differences(ours, theirs)
     sums = np.bincount(cluster_codes(clusters, len(difference)), weights=difference)
@@ -76,17 +73,14 @@ def cluster_bootstrap(
     draws: int = 9_999,
     seed: int = 0,
 ) -> Estimate:
-    """A function of the means of columns, with a BCa bootstrap interval that resamples clusters.
+    """A function of the means of columns, with a BCa interval (Efron, 1987) that resamples clusters.
 
-    Use it for quantities without an interval of their own, such as the share of the gap between two
-    systems that a third system closes:
+    For what has no interval of its own, such as the share of a gap that is closed:
 
         cluster_bootstrap([collab, weak, strong], clusters, lambda c, w, s: (c - w) / (s - w))
 
-    ``statistic`` takes one array of means per column and returns an array of that shape. BCa corrects
-    the percentiles for bias and skewness (Efron, 1987; the acceleration comes from the jackknife over
-    clusters). Its coverage is slightly below ``1 - alpha``, so prefer ``mean_interval`` and
-    ``paired_difference`` where they apply. The interval is NaN if resampling changes nothing.
+    ``statistic`` takes one array of means per column and returns an array of that shape. The coverage
+    is slightly below ``1 - alpha``. The interval is NaN if resampling changes nothing.
     """
     table = [checked_scores(column) for column in columns]
     codes = cluster_codes(clusters, len(table[0]))
@@ -130,10 +124,8 @@ def rank_intervals(
         sqrt(G/(G-1)) max_{j,k} |d*_jk - d_jk| / se_jk,    d_jk = mean_j - mean_k
 
     j is better than k if ``d_jk > c se_jk``. A system's best rank is 1 + the number of systems better
-    than it; its worst rank is the number of systems that it is not better than. So systems that cannot
-    be told apart share ranks, and with probability ``1 - alpha`` every true rank is inside (Mogstad,
-    Romano, Shaikh and Wilhelm, 2024). Percentiles of bootstrapped ranks are common but do not have this
-    property.
+    than it; its worst rank is the number of systems that it is not better than. With probability
+    ``1 - alpha`` every true rank is inside (Mogstad, Romano, Shaikh and Wilhelm, 2024).
     """
     table = np.atleast_2d(checked_scores(scores))
     codes = cluster_codes(clusters, table.shape[1])

@@ -4,10 +4,8 @@ The unit is the sample, a row of a task. Repeats of a sample are averaged first 
 and samples that share a cluster (a disease, a passage, a dialogue) are not independent. Scores are
 1-dimensional arrays, one number per sample in the units of the metric. Clusters are one label per
 sample, fastest as an integer array. A NaN score raises a ``ValueError``: the caller leaves out samples
-without a score and knows the coverage. A result that no data can give (a t interval of one cluster, the
-mean of nothing) is NaN.
-
-``benchmarks/coverage.py`` measures how well each method holds (table: docs/statistics.md).
+without a score. A result that no data can give (a t interval of one cluster, the mean of nothing) is
+NaN. docs/statistics.md says how well each method holds.
 """
 
 from __future__ import annotations
@@ -59,20 +57,10 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
-# --- the data -------------------------------------------------------------------------------------
-
-
 def average_repeats(scores: ArrayLike, samples: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
-    """Mean score of every sample, and the row of its first repeat.
+    """Mean score of every sample, in sorted order of their labels, and the row of its first repeat.
 
-    Args:
-        scores: One score per repeat.
-        samples: The sample of each repeat, as a label.
-
-    Returns:
-        Mean scores in sorted order of the labels, and row numbers, so that ``clusters[rows]`` and
-        ``samples[rows]`` are in the same order. Repeats (epochs, seeds) of a sample are not
-        independent, so no test or interval here may treat them as samples.
+    Repeats (epochs, seeds) are not independent, so no test or interval here may take them as samples.
     """
     x = checked_scores(scores)
     _, rows, codes = np.unique(np.asarray(samples), return_index=True, return_inverse=True)
@@ -115,9 +103,8 @@ def clustered_se(values: ArrayLike, clusters: Clusters) -> StandardError:
         df   = n^2 / (sum_g m_g^2 + sum_{g != h} a_g a_h m_g^2 m_h^2 / n^2)
 
     (Bell and McCaffrey, 2002; Imbens and Kolesár, 2016; for a regression on a constant.)
-    With clusters of equal size this is ``G/(G-1) * sum / n^2``, the usual cluster-robust variance
-    (Cameron and Miller, 2015, equation 11), and G-1. With single samples it is s/sqrt(n). With fewer
-    than two clusters it is NaN.
+    With clusters of equal size it is the usual cluster-robust variance (Cameron and Miller, 2015,
+    equation 11), with single samples s/sqrt(n), with fewer than two clusters NaN.
     """
     x = checked_scores(values)
     codes = cluster_codes(clusters, len(x))
@@ -145,8 +132,7 @@ def mean_interval(values: ArrayLike, clusters: Clusters, alpha: float = 0.05) ->
         (mean + k^2/2n ± k sqrt(mean (1-mean)/n + k^2/4n^2)) / (1 + k^2/n)
 
     This stays inside [0, 1] and does not collapse at the ends, where n is the number of clusters. The
-    interval of one cluster is [0, 1]. For other scores it is ``mean ± k se``. With fewer than 50
-    clusters and a mean near 0 or 1 its coverage is slightly below ``1 - alpha``.
+    interval of one cluster is [0, 1]. For other scores it is ``mean ± k se``.
     """
     x = checked_scores(values)
     if not len(x):
@@ -180,8 +166,7 @@ def paired_difference(
 
     (q is the most likely share of hurt given d, V the design effect of the clusters: compare
     Obuchowski, 1998.) At d = 0 it is McNemar's z for clusters, and the interval excludes 0 if that is
-    significant. (A t interval covers too little if few samples differ and most of them in one
-    direction.) The interval of one cluster is [-1, 1], and NaN for graded scores.
+    significant. The interval of one cluster is [-1, 1], and NaN for graded scores.
     """
     difference = differences(ours, theirs)
     if not len(difference):
@@ -234,16 +219,15 @@ def _variance(d: float, helped: int, hurt: int, n: int) -> float:
     return max(0.0, float(2 * q + d * (1 - d)))
 
 
-# --- tests ----------------------------------------------------------------------------------------
+# --- tests and verdicts ---------------------------------------------------------------------------
 
 
 def mcnemar(ours: ArrayLike, theirs: ArrayLike, mid_p: bool = False) -> Discordance:
     """Samples helped and hurt, with McNemar's exact two-sided p (a binomial test at 1/2).
 
-    A sample counts if its scores differ, so graded scores are compared by the sign of the difference.
-    With ``mid_p`` the observed table counts half (Fagerland, Lydersen and Laake, 2013), which gives more
-    power and a size that may slightly exceed the nominal one. The test treats samples as independent;
-    with clusters use ``resampling.sign_flip``.
+    Graded scores are compared by the sign of the difference. With ``mid_p`` the observed table counts
+    half (Fagerland, Lydersen and Laake, 2013). The test takes samples as independent; with clusters use
+    ``resampling.sign_flip``.
     """
     difference = differences(ours, theirs)
     helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
@@ -261,8 +245,7 @@ def non_inferiority(ours: ArrayLike, theirs: ArrayLike, clusters: Clusters, marg
     """One-sided p against the hypothesis that ours is worse by ``margin`` or more.
 
     It uses the statistic of ``paired_difference`` at -margin, so p < alpha/2 if the lower end of its
-    ``1 - alpha`` interval is above -margin. Equivalence is non-inferiority in both directions, at the
-    larger p (the two one-sided tests of Schuirmann, 1987). With fewer than two clusters p is 1.
+    ``1 - alpha`` interval is above -margin. With fewer than two clusters p is 1.
     """
     difference = differences(ours, theirs)
     error = clustered_se(difference, clusters)
@@ -288,11 +271,8 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
         regressed      high < 0                    worse, and perhaps by the margin
         inconclusive   otherwise                   more samples are needed
 
-    So a loss that is significant but clearly smaller than the margin passes. With a margin of 0 only
-    improved, regressed and inconclusive remain: the two-sided test. Every verdict is true whenever the
-    interval contains the true difference. So at most ``alpha`` of all verdicts are false, and at most
-    ``alpha/2`` for each of these: improved if the truth is not above 0, regressed if it is not below 0,
-    passing (improved, equivalent, non-inferior) if it is -margin or less.
+    Every verdict is true whenever the interval contains the true difference, so at most ``alpha`` of
+    all verdicts are false (docs/statistics.md says what follows for each).
     """
     if not margin >= 0:
         raise ValueError(f"the margin is {margin}; it must be 0 or more.")
@@ -301,9 +281,6 @@ def verdict(difference: Estimate, margin: float) -> Verdict:
     if difference.low > -margin:
         return Verdict.EQUIVALENT if difference.high < margin else Verdict.NON_INFERIOR
     return Verdict.REGRESSED if difference.high < 0 else Verdict.INCONCLUSIVE
-
-
-# --- several at once ------------------------------------------------------------------------------
 
 
 def holm(p: ArrayLike) -> Floats:

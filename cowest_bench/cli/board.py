@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -13,9 +12,6 @@ import click
 from cowest_bench.cli.shared import progress_bars, read_results, results_option
 from cowest_bench.errors import ConfigError, printable
 
-SNAPSHOT = "board.duckdb"  # in the results folder
-SUBMITTED = "submitted"
-PORT = 8501
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 texts_option = click.option(
@@ -23,20 +19,6 @@ texts_option = click.option(
     default=True,
     help="Keep questions, answers, drafts, prompts and error messages; or only numbers, for data "
     "that must not be published.",
-)
-
-
-submitted_option = click.option(
-    "--submitted",
-    type=FOLDER,
-    metavar="DIR",
-    help="Folder of the committed reference results.  [default: submitted/ in the results folder]",
-)
-baselines_option = click.option(
-    "--baselines",
-    type=FOLDER,
-    metavar="DIR",
-    help="Folder of the blessed baselines.  [default: baselines]",
 )
 
 
@@ -50,8 +32,18 @@ baselines_option = click.option(
     help="The snapshot to write or replace.  [default: board.duckdb in the results folder]",
 )
 @texts_option
-@baselines_option
-@submitted_option
+@click.option(
+    "--baselines",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of the blessed baselines.  [default: baselines]",
+)
+@click.option(
+    "--submitted",
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder of the committed reference results.  [default: submitted/ in the results folder]",
+)
 def publish(
     root: Path, target: Path | None, texts: bool, baselines: Path | None, submitted: Path | None
 ) -> None:
@@ -73,7 +65,7 @@ def publish(
 
 def _publish(
     root: Path,
-    target: Path | None,
+    target: Path | None = None,
     texts: bool = True,
     baselines: Path | None = None,
     submitted: Path | None = None,
@@ -87,8 +79,8 @@ def _publish(
     with progress_bars() as bars:
         path = snapshot.publish(
             results,
-            target or root / SNAPSHOT,
-            submitted=submitted or root / SUBMITTED,
+            target or root / "board.duckdb",
+            submitted=submitted or root / "submitted",
             baselines=blessed if blessed.is_dir() else None,
             texts=texts,
             command="cowest publish" + ("" if texts else " --no-texts"),
@@ -107,7 +99,7 @@ def _publish(
     metavar="PATH|URL",
     help="Show this snapshot (a file or a URL) instead of publishing the results first.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), default=PORT, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
 def board(root: Path, location: str | None, port: int) -> None:
     """Publish the results and serve them on this machine, for a browser.
 
@@ -126,7 +118,7 @@ def board(root: Path, location: str | None, port: int) -> None:
             "pip install 'cowest-bench[board]'."
         )
     if location is None:
-        location = str(_publish(root, None).resolve())
+        location = str(_publish(root).resolve())
     elif "://" not in location:
         if not Path(location).is_file():
             raise ConfigError(
@@ -135,8 +127,10 @@ def board(root: Path, location: str | None, port: int) -> None:
         location = str(Path(location).resolve())
     click.echo(f"http://127.0.0.1:{port}  (Ctrl+C stops it)", err=True)
     sys.stdout.flush()
-    command = streamlit_command(app, port)
-    os.execve(command[0], command, streamlit_environment(os.environ, location))
+    package = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "COWEST_BOARD": location, "PYTHONPATH": path}
+    os.execve(sys.executable, streamlit_command(app, port), environment)
 
 
 def leaderboard_folder() -> Path:
@@ -153,22 +147,11 @@ def leaderboard_folder() -> Path:
 
 def streamlit_command(app: Path, port: int) -> list[str]:
     """Starts Streamlit, reachable from this machine only, without prompts and telemetry."""
-    options = {
-        "server.address": "127.0.0.1",
-        "server.port": port,
-        "server.headless": "true",
-        "server.fileWatcherType": "none",
-        "browser.gatherUsageStats": "false",
-    }
-    given = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(app), *given]
-
-
-def streamlit_environment(environment: Mapping[str, str], location: str) -> dict[str, str]:
-    """The environment, with the snapshot's location, and this package on the path."""
-    package = str(Path(__file__).parent.parent.parent)
-    path = os.pathsep.join(filter(None, (package, environment.get("PYTHONPATH"))))
-    return {**environment, "COWEST_BOARD": location, "PYTHONPATH": path}
+    return [
+        *(sys.executable, "-m", "streamlit", "run", str(app)),
+        *("--server.address=127.0.0.1", f"--server.port={port}", "--server.headless=true"),
+        *("--server.fileWatcherType=none", "--browser.gatherUsageStats=false"),
+    ]
 
 
 @click.command()
@@ -178,7 +161,7 @@ def streamlit_environment(environment: Mapping[str, str], location: str) -> dict
     "--to",
     "folder",
     type=FOLDER,
-    default=Path("results") / SUBMITTED,
+    default=Path("results/submitted"),
     show_default=True,
     metavar="DIR",
     help="Folder of the reference results, in git.",
@@ -202,8 +185,7 @@ def submit(runs: tuple[str, ...], root: Path, folder: Path, texts: bool) -> None
     """
     from cowest_bench.board import submission
 
-    new = submission.submit(read_results(root), runs, folder, keep_texts=texts)
-    for path in new:
+    for path in submission.submit(read_results(root), runs, folder, keep_texts=texts):
         click.echo(f"{path}\t{path.stat().st_size:,} bytes")
     click.echo(
         f"Next: git add {folder}, commit it with the command that made the runs, and open a pull "

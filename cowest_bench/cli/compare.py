@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from traceback import print_exc
 from typing import Any
 
 import click
 
-from cowest_bench.cli.shared import (
-    alpha_option,
-    baselines_option,
-    console,
-    format_option,
-    margin_option,
-    read_results,
-    rebuild,
-    results_option,
-    show,
-    warn,
-)
-from cowest_bench.errors import ComparisonError, ConfigError, CowestError, printable
+from cowest_bench.cli import shared
+from cowest_bench.errors import ComparisonError, ConfigError, CowestError
 
 
 @click.command("results")
 @click.argument("runs", required=False)
-@results_option
-@format_option
+@shared.results_option
+@shared.format_option
 def results_command(runs: str | None, root: Path, form: str) -> None:
     """Show stored test runs and what each collaboration gains over its models alone.
 
@@ -43,7 +31,7 @@ def results_command(runs: str | None, root: Path, form: str) -> None:
     """
     from cowest_bench.store.selection import select_all
 
-    stored = read_results(root)
+    stored = shared.read_results(root)
     found = stored.all_runs()
     if runs:
         chosen = select_all(found, runs, stored.damaged)
@@ -52,17 +40,17 @@ def results_command(runs: str | None, root: Path, form: str) -> None:
     if not chosen:
         nothing = f"There are no test runs in {root}; make some with cowest demo or cowest run."
         raise ConfigError(nothing if found else " ".join(stored.damaged) or nothing)
-    rebuild(stored)
-    show(stored, chosen, form, {})
+    shared.rebuild(stored)
+    shared.show(stored, chosen, form, {})
 
 
 @click.command("compare")
 @click.argument("a")
 @click.argument("b")
-@margin_option
-@alpha_option
-@results_option
-@format_option
+@shared.margin_option
+@shared.alpha_option
+@shared.results_option
+@shared.format_option
 def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, form: str) -> None:
     """Compare run A with run B, sample by sample: verdicts, the 2x2 table, cost, detectable differences.
 
@@ -82,22 +70,12 @@ def compare_command(a: str, b: str, margin: float, alpha: float, root: Path, for
     \b
     Exit codes: 0 compared, 2 no such runs, 4 the runs have no sample in common or cannot be read.
     """
-    from cowest_bench.report import comparison, tables
+    from cowest_bench.report.comparison import compare_report
     from cowest_bench.store.comparison import compare_runs
 
-    found = compare_runs(read_results(root), a, b, margin=margin, alpha=alpha)
-    warn(found.warnings)
-    if form == "json":
-        click.echo(json.dumps(comparison.compared_json(found), indent=1))
-    elif form == "csv":
-        click.echo(tables.csv_table(comparison.compared_csv_rows(found)))
-    elif form == "md":
-        click.echo(comparison.compared_markdown(found))
-    else:
-        console().print(tables.text_table(comparison.verdict_rows(found.comparison)))
-        console().print(tables.text_table(comparison.run_rows(found)))
-        for line in comparison.left_out(found, printable):
-            click.echo(line)
+    found = compare_runs(shared.read_results(root), a, b, margin=margin, alpha=alpha)
+    shared.warn(found.warnings)
+    compare_report(found).print(form)
 
 
 def _report_option(name: str) -> Callable[[Any], Any]:
@@ -112,8 +90,8 @@ def _report_option(name: str) -> Callable[[Any], Any]:
 @click.command("check", context_settings={"show_default": True})
 @click.option("--candidate", required=True, metavar="RUN", help="As for cowest compare.")
 @click.option("--baseline", default="main", metavar="NAME", help="A blessed one, its file, or RUN.")
-@margin_option
-@alpha_option
+@shared.margin_option
+@shared.alpha_option
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 1),
@@ -140,8 +118,8 @@ def _report_option(name: str) -> Callable[[Any], Any]:
 @click.option(
     "--format", "form", type=click.Choice(("table", "md", "junit", "json")), default="table"
 )
-@baselines_option
-@results_option
+@shared.baselines_option
+@shared.results_option
 def check_command(
     candidate: str,
     baseline: str,
@@ -150,8 +128,6 @@ def check_command(
     form: str,
     folder: Path,
     root: Path,
-    markdown: Path | None,
-    junit: Path | None,
     **given: Any,
 ) -> None:
     """Check that a run is no worse than a baseline; the exit code is the result.
@@ -172,13 +148,13 @@ def check_command(
       3  inconclusive: more samples are needed (see --inconclusive)
       4  could not be checked: other data, too few scores, unreadable files
     """
-    with _crashes_are_4():
+    try:
         from cowest_bench.gate.check import Settings, check_runs
-        from cowest_bench.report import comparison, tables
+        from cowest_bench.report.comparison import check_report
 
-        as_json = given.pop("json")
+        files = {name: given.pop(name) for name in ("markdown", "junit", "json")}
         found = check_runs(
-            read_results(root),
+            shared.read_results(root),
             candidate,
             baseline,
             Settings(**given),
@@ -186,32 +162,19 @@ def check_command(
             critical=critical.read() if critical else "",
             max_age=max_age,
         )
-        texts = comparison.check_texts(found)
-        for path, kind in ((markdown, "md"), (junit, "junit"), (as_json, "json")):
+        report = check_report(found)
+        for name, path in files.items():
             if path:
-                _write(path, texts[kind])
-        warn(found.warnings)
-        if form in texts:
-            click.echo(texts[form])
-        else:
-            console().print(tables.text_table(comparison.verdict_rows(found.check.comparison)))
-            for line in (*comparison.check_lines(found), comparison.headline(found)):
-                click.echo(printable(line))
-    click.get_current_context().exit(found.check.exit_code)
-
-
-@contextmanager
-def _crashes_are_4() -> Iterator[None]:
-    """Exit with 4: Python itself exits with 1, which here would mean that the model regressed."""
-    try:
-        yield
+                _write(path, report.text("md" if name == "markdown" else name))
+        shared.warn(found.warnings)
+        report.print(form)
     except (CowestError, click.ClickException):
         raise
     except (Exception, KeyboardInterrupt) as error:
-        from traceback import print_exc
-
+        # Python itself exits with 1, which here would mean that the model regressed.
         print_exc()
         raise ComparisonError(f"The check could not be made: {error!r}.") from error
+    click.get_current_context().exit(found.exit_code)
 
 
 def _write(path: Path, text: str) -> None:
@@ -238,8 +201,8 @@ def baseline_command() -> None:
 @baseline_command.command("bless")
 @click.argument("run")
 @click.option("--name", default="main", show_default=True, help="Replaces the one of this name.")
-@baselines_option
-@results_option
+@shared.baselines_option
+@shared.results_option
 def bless_command(run: str, name: str, folder: Path, root: Path) -> None:
     """Write the scores of a run (or of one for each data set) to a small JSON for git.
 
@@ -253,18 +216,18 @@ def bless_command(run: str, name: str, folder: Path, root: Path) -> None:
     from cowest_bench.gate import baseline as baselines
     from cowest_bench.store.selection import select
 
-    stored = read_results(root)
+    stored = shared.read_results(root)
     found = stored.all_runs()
     runs = [baselines.scored(stored, each) for each in select(found, run, stored.damaged)]
     path = baselines.bless(name, runs, folder)
-    warn(stored.damaged)
+    shared.warn(stored.damaged)
     for each in runs:
         size = f"{len(each.scores)} samples\t{each.coverage:.1%} scored"
         click.echo(f"{path}\t{each.domain}\t{each.run_id}\t{size}")
 
 
 @baseline_command.command("list")
-@baselines_option
+@shared.baselines_option
 def list_command(folder: Path) -> None:
     """List the blessed baselines with their age and their runs."""
     from cowest_bench.gate import baseline as baselines

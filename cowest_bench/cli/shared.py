@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,6 @@ import click
 from cowest_bench.errors import ConfigError, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cowest_bench.lab.planned import Forecast
     from cowest_bench.store import Results, Run
 
@@ -188,43 +185,17 @@ def rebuild(results: Results) -> None:
 def show(results: Results, runs: list[Run], form: str, about: Mapping[str, Any]) -> None:
     """Print the table of finished runs; ``about`` is added to the JSON."""
     from cowest_bench.report import results as report
-    from cowest_bench.store import NOT_ASKED
 
     summary = report.summarise(results, runs)
     warn(summary["damaged"])
-    if form == "json":
-        click.echo(json.dumps({**about, **summary}, indent=1))
-    elif form == "csv":
-        click.echo(report.as_csv(summary))
-    elif form == "md":
-        click.echo(report.as_markdown(summary))
-    else:
-        console().print(report.as_table(summary))
-        lines = (report.table_notes, report.seconds_lines, report.error_lines)
-        for line in (line for lines_of in lines for line in lines_of(summary)):
-            click.echo(printable(line))
-        if any(set(why) - {NOT_ASKED} for by in summary["errors"].values() for why in by.values()):
-            click.echo("The same command again asks only the samples that have no score.")
+    report.results_report(summary, about).print(form)
 
 
 def show_forecast(forecasts: list[Forecast], rate: float, split: str, form: str) -> None:
     """What a plan or a sweep takes."""
-    from cowest_bench.report import plan as report
+    from cowest_bench.report.plan import plan_report
 
-    summary = report.summarise_plan(forecasts, rate, split)
-    if form == "json":
-        click.echo(json.dumps(summary, indent=1))
-    else:
-        if summary["evaluations"]:
-            console().print(report.plan_table(summary))
-        for line in report.plan_lines(summary):
-            click.echo(line)
-
-
-def console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 200)
+    plan_report(forecasts, rate, split).print("json" if form == "json" else "table")
 
 
 @contextmanager

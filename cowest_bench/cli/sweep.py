@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cowest_bench.cli.shared import (
-    budget_option,
-    console,
-    data_option,
-    dry_run_option,
-    format_option,
-    go_offline,
-    key_values,
-    limit_option,
-    new_results,
-    progress_bars,
-    rate_option,
-    rebuild,
-    results_option,
-    set_option,
-    show_forecast,
-)
+from cowest_bench.cli import shared
 from cowest_bench.errors import printable
 
 if TYPE_CHECKING:
@@ -41,15 +24,15 @@ workers_option = click.option(
 
 @click.command(context_settings={"show_default": True})
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@limit_option
-@data_option
-@set_option
-@budget_option
+@shared.limit_option
+@shared.data_option
+@shared.set_option
+@shared.budget_option
 @workers_option
-@dry_run_option
-@rate_option
-@results_option
-@format_option
+@shared.dry_run_option
+@shared.rate_option
+@shared.results_option
+@shared.format_option
 def sweep(
     file: Path,
     limit: int | None,
@@ -77,49 +60,31 @@ def sweep(
     Exit codes: 0 all cells are there, 1 some failed (and are named), 2 the command cannot be understood.
     """
     if dry_run:
-        go_offline()
+        shared.go_offline()
     from cowest_bench import sweep as sweeps
     from cowest_bench.lab.planned import forecast
     from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit}
-    changes = {"options": passed | key_values(options), "budget": budget}
+    changes = {"options": passed | shared.key_values(options), "budget": budget}
     plan = sweeps.Sweep.load(file, changes)
     if dry_run:
         steps = sweeps.planned(plan, stated=True).lab.steps
-        show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
+        shared.show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
-    run_sweep(plan, new_results(root), workers, form)
+    run_sweep(plan, shared.new_results(root), workers, form)
 
 
 def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> None:
     """Run a sweep and show what it has found; ends with 1 if a step failed."""
     from cowest_bench import sweep as sweeps
     from cowest_bench.report import sweep as report
-    from cowest_bench.report.tables import csv_table, text_table
 
-    with progress_bars() as progress:
+    with shared.progress_bars() as progress:
         swept = sweeps.run(plan, results, workers, progress)
-    rebuild(results)
-    grid = report.Grid(
-        tasks=swept.tasks,
-        weak=plan.weak_names,
-        strong=plan.strong_names,
-        systems=plan.systems,
-        priced=any(spec.price for spec in (*plan.weak, *plan.strong)),
-    )
-    found = report.summarise(grid, swept.found, swept.failed, results)
-    if form == "json":
-        click.echo(json.dumps(report.as_json(found), indent=1))
-    elif form == "csv":
-        click.echo(csv_table(report.csv_rows(found)))
-    elif form == "md":
-        click.echo(report.markdown(found))
-    else:
-        console().print(text_table(report.matrix_rows(found)))
-        console().print(text_table(report.front_rows(found)))
-        for line in report.matrix_notes(found):
-            click.echo(line)
+    shared.rebuild(results)
+    summary = report.summarise(plan, swept, results)
+    report.sweep_report(plan, summary).print(form)
     for about, reason in swept.failed.items():
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -38,17 +37,34 @@ def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None
       cowest tasks validate cowest_pocket_ethics --set seed=5
       cowest tasks validate cowest_ifqa cowest_medmcqa --data DIR
     """
-    from cowest_bench.tasks import list_tasks
+    from cowest_bench.tasks import describe_task, list_tasks, load_task, validate_task
 
     wanted = names or tuple(list_tasks())
     chosen = key_values(options) | ({"data": str(data)} if data else {})
     wrong, unread = 0, []
     for name in wanted:
         try:
-            wrong += _validate(name, chosen)
+            task = load_task(name, **chosen)
+            checked, described = validate_task(task), describe_task(task)
         except TaskError as error:
             click.echo(f"{name}: {error}", err=True)
             unread.append(name)
+            continue
+        for split, (size, _) in described.items():
+            right, total = checked.get(split, (0, 0))
+            gold = f"{right}/{total} gold answers score 1.0\t" if total else ""
+            click.echo(f"{name}\t{split}\t{gold}{size} rows")
+        for split, (_, shares) in described.items():
+            if shares:
+                told = ", ".join(
+                    f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items()
+                )
+                click.echo(f"{name}\t{split}\tlabels: {told}")
+        for split, count in task.leaks.items():
+            click.echo(
+                f"{name}\t{split}\t{count} rows dropped, because their question is also in test"
+            )
+        wrong += sum(total - right for right, total in checked.values())
     if wrong:
         raise ConfigError(f"{wrong} gold answers do not score 1.0; repair the task's files.")
     if unread:
@@ -56,26 +72,6 @@ def validate(names: tuple[str, ...], options: tuple[str, ...], data: Path | None
             f"{len(unread)} of {len(wanted)} tasks could not be checked, for the reasons above: "
             f"{', '.join(unread)}."
         )
-
-
-def _validate(name: str, options: dict[str, Any]) -> int:
-    """Print the splits of a task, and return how many gold answers do not score 1.0."""
-    from cowest_bench.tasks import describe_task, load_task, validate_task
-
-    task = load_task(name, **options)
-    checked = validate_task(task)
-    described = describe_task(task)
-    for split, (size, _) in described.items():
-        right, total = checked.get(split, (0, 0))
-        gold = f"{right}/{total} gold answers score 1.0\t" if total else ""
-        click.echo(f"{name}\t{split}\t{gold}{size} rows")
-    for split, (_, shares) in described.items():
-        if shares:
-            shown = ", ".join(f"{gold or '(none)'} {share:.1%}" for gold, share in shares.items())
-            click.echo(f"{name}\t{split}\tlabels: {shown}")
-    for split, count in task.leaks.items():
-        click.echo(f"{name}\t{split}\t{count} rows dropped, because their question is also in test")
-    return sum(total - right for right, total in checked.values())
 
 
 COMMANDS: tuple[click.Command, ...] = (tasks,)

@@ -36,7 +36,7 @@ MOST_SAMPLES = 100_000  # 4 MB, 8 with clusters: more does not belong in git
 
 
 class ScoredRun(BaseModel):
-    """A run with the scores of its samples, under hashes."""
+    """A run with the scores of its samples under hashes; weak and strong are labels of models."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -93,11 +93,7 @@ class Baseline(BaseModel):
 
 
 def item_key(data: str, sample_id: int) -> str:
-    """The hash that stands for a sample; ``data`` is the hash of its data set.
-
-    >>> item_key("0123456789ab", 17)
-    'cf9fd94a2f3ab71f'
-    """
+    """The hash that stands for a sample; ``data`` is the hash of its data set."""
     return short_hash(data, "question", sample_id)
 
 
@@ -113,7 +109,6 @@ def scored(results: Results, run: Run) -> ScoredRun:
         ComparisonError: If its rows cannot be read.
         ConfigError: If it has more than ``MOST_SAMPLES``.
     """
-    data = run.data
     table = results.columns(run, ("sample_id", "score", "cluster"))
     ids, labels = table["sample_id"].to_numpy(), table["cluster"].to_pylist()
     # Row numbers stand in for clusters, to find each sample's label again.
@@ -123,21 +118,17 @@ def scored(results: Results, run: Run) -> ScoredRun:
             f"Run {run.run_id} has {len(items.keys):,} samples; a baseline has {MOST_SAMPLES:,} at "
             "most. Use cowest compare, which needs no baseline."
         )
-    keys = [item_key(data, int(sample_id)) for sample_id in items.keys]
+    keys = [item_key(run.data, int(sample_id)) for sample_id in items.keys]
     cluster = {key: labels[row] for key, row in zip(keys, items.clusters, strict=True)}
     shared = Counter(cluster.values())
+    same = ("run_id", "task", "domain", "split", "system", "created", "data", "score_id")
     return ScoredRun(
-        **{key: getattr(run, key) for key in ("run_id", "task", "domain", "split", "system")},
-        weak=run.weak.label if run.weak else None,
-        strong=run.strong.label if run.strong else None,
-        created=run.created,
-        data=data,
-        score_id=run.score_id,
-        versions=run.versions,
-        reported=run.reported,
+        **{key: getattr(run, key) for key in (*same, "versions", "reported")},
+        weak=run.labels.get("weak"),
+        strong=run.labels.get("strong"),
         scores=dict(zip(keys, map(finite, items.scores.tolist()), strict=True)),
         clusters={
-            key: short_hash(data, "cluster", label)
+            key: short_hash(run.data, "cluster", label)
             for key, label in cluster.items()
             if label is not None and shared[label] > 1
         },
@@ -152,11 +143,11 @@ def bless(name: str, runs: Sequence[ScoredRun], folder: Path) -> Path:
     """
     if not FILE_NAME.fullmatch(name):
         raise ConfigError(f"{name!r} cannot name a baseline; use letters, digits, . _ and -.")
-    baseline = Baseline(name=name, runs=tuple(runs))
+    content = Baseline(name=name, runs=tuple(runs)).model_dump(mode="json")
+    text = json.dumps(content, indent=1, sort_keys=True)
     path = folder / f"{name}.json"
     try:
         with replaced(path) as temporary:
-            text = json.dumps(baseline.model_dump(mode="json"), indent=1, sort_keys=True)
             temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(
@@ -185,43 +176,25 @@ def load(path: Path) -> Baseline:
         ) from error
 
 
-def find(name: str, folder: Path) -> Path | None:
-    """The file of a baseline, by its name in the folder or by its path."""
-    named = folder / f"{name}.json"
-    if FILE_NAME.fullmatch(name) and named.is_file():
-        return named
-    return Path(name) if name.endswith(".json") and Path(name).is_file() else None
-
-
 def baseline_of(results: Results, text: str, folder: Path) -> Baseline:
     """A blessed baseline by its name or file, or else stored runs that take its place.
 
     Raises:
         ConfigError: If there is none.
-        ComparisonError: If its file cannot be read.
+        ComparisonError: If there is none, and some runs, or its file, cannot be read.
     """
-    path = find(text, folder)
-    return load(path) if path else unblessed(results, text, folder)
-
-
-def unblessed(results: Results, text: str, folder: Path) -> Baseline:
-    """Stored runs as a baseline that was never blessed.
-
-    Raises:
-        ConfigError: If there are none.
-        ComparisonError: If there are none, and some could not be read.
-    """
-    stored = results.all_runs()
+    named = folder / f"{text}.json"
+    if FILE_NAME.fullmatch(text) and named.is_file():
+        return load(named)
+    if text.endswith(".json") and Path(text).is_file():
+        return load(Path(text))
     try:
-        runs = select(stored, text, results.damaged)
+        runs = select(results.all_runs(), text, results.damaged)
     except (ConfigError, ComparisonError) as error:
         names = sorted(path.stem for path in folder.glob("*.json"))
         raise type(error)(
             f"{text!r} is not a baseline in {folder} (there are: {', '.join(names) or 'none'}; bless "
             f"one with cowest baseline bless RUN --name NAME), and as runs: {error}"
         ) from error
-    return Baseline(
-        name=text,
-        blessed=min(run.created for run in runs),
-        runs=tuple(scored(results, run) for run in runs),
-    )
+    scores = tuple(scored(results, run) for run in runs)
+    return Baseline(name=text, blessed=min(run.created for run in runs), runs=scores)

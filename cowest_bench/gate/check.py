@@ -10,27 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from cowest_bench.analysis import ALPHA, MARGIN, contrasts, planning, stats
 from cowest_bench.analysis.contrasts import Comparison, Pairs
-from cowest_bench.analysis.stats import Clusters, Verdict
+from cowest_bench.analysis.stats import Verdict
 from cowest_bench.errors import ComparisonError, ConfigError
-from cowest_bench.gate.baseline import (
-    Baseline,
-    ScoredRun,
-    baseline_of,
-    item_key,
-    scored,
-    short_hash,
-)
+from cowest_bench.gate import baseline as baselines
+from cowest_bench.gate.baseline import Baseline, ScoredRun, item_key, scored
 from cowest_bench.store import NOT_ASKED, Results, Run
 from cowest_bench.store.comparison import by_domain, made_differently
 from cowest_bench.store.selection import select
@@ -38,32 +31,19 @@ from cowest_bench.store.selection import select
 LOOKS = 5
 RIGHT = 0.5  # a critical sample with at least this score (a mean over repeats) is right
 
-
-class Outcome(StrEnum):
-    """The result of a check."""
-
-    PASSED = "passed"
-    REGRESSED = "regressed"
-    INCONCLUSIVE = "inconclusive"
+Outcome = Literal["passed", "regressed", "inconclusive"]
+Parts = Sequence[tuple[str, Pairs]]  # the data sets, each with its domain
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to decide, and with which confidence.
+    """What to decide, and with which confidence."""
 
-    Attributes:
-        margin: A loss below it, in units of the score, does not matter.
-        alpha: Chance of a false verdict, for the family of domains and for the pooled verdict.
-        min_coverage: Share of the samples with a score in the baseline that need one now.
-        inconclusive: How an inconclusive check counts; ``report`` leaves it to the caller.
-        sequential: Whether to stop at the first of five looks that decides.
-    """
-
-    margin: float = MARGIN
-    alpha: float = ALPHA
-    min_coverage: float = 0.98
-    inconclusive: Literal["report", "pass", "fail"] = "report"
-    sequential: bool = False
+    margin: float = MARGIN  # a loss below it, in units of the score, does not matter
+    alpha: float = ALPHA  # chance of a false verdict, of the domains together and of the pooled one
+    min_coverage: float = 0.98  # share of the baseline's scored samples that need a score now
+    inconclusive: Literal["report", "pass", "fail"] = "report"  # how it counts
+    sequential: bool = False  # stop at the first of ``LOOKS`` looks that decides
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,33 +61,62 @@ class Looked:
 class Check:
     """What the gate found."""
 
+    candidate: Sequence[ScoredRun]
+    baseline: Baseline
     comparison: Comparison  # of the samples that were looked at
     critical: int  # how many samples are
     flipped: tuple[str, ...]  # keys of those that were right and are wrong now
     looked: Looked | None  # None if not sequential
     settings: Settings
+    warnings: Sequence[str] = ()  # what a reader should know
 
     @property
     def outcome(self) -> Outcome:
-        """Passed, regressed or inconclusive."""
-        found = [*self.comparison.domains.values(), self.comparison.pooled]
-        if self.flipped or any(each.verdict == Verdict.REGRESSED for each in found):
-            return Outcome.REGRESSED
-        if self.comparison.pooled.verdict == Verdict.INCONCLUSIVE:
-            return Outcome.INCONCLUSIVE
-        return Outcome.PASSED
+        """See the module."""
+        pooled = self.comparison.pooled.verdict
+        verdicts = [each.verdict for each in self.comparison.domains.values()]
+        if self.flipped or Verdict.REGRESSED in (*verdicts, pooled):
+            return "regressed"
+        return "inconclusive" if pooled == Verdict.INCONCLUSIVE else "passed"
 
     @property
     def exit_code(self) -> int:
         """0 passed, 1 regressed, 3 inconclusive unless the settings let it pass (0) or fail (1)."""
-        if self.outcome == Outcome.INCONCLUSIVE:
-            return {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
-        return int(self.outcome == Outcome.REGRESSED)
+        inconclusive = {"report": 3, "pass": 0, "fail": 1}[self.settings.inconclusive]
+        return {"passed": 0, "regressed": 1, "inconclusive": inconclusive}[self.outcome]
+
+
+def check_runs(
+    results: Results,
+    candidate: str,
+    baseline: str,
+    settings: Settings,
+    *,
+    folder: Path,
+    critical: str = "",
+    max_age: int = 90,
+) -> Check:
+    """Check the stored runs that ``candidate`` selects (``selection.select``).
+
+    The baseline is the name of a blessed one in the folder, a file, or else runs that it selects;
+    ``critical`` is what ``read_critical`` reads; after ``max_age`` days a baseline is old.
+
+    Raises:
+        ConfigError: If there is no such run or baseline.
+        ComparisonError: See ``check_scores``; or if a run that is needed cannot be read.
+    """
+    runs = select(results.all_runs(), candidate, results.damaged)
+    ours = [scored(results, run) for run in runs]
+    judge = baselines.baseline_of(results, baseline, folder)
+    calls = _calls(results, runs) if settings.sequential else {}
+    keys = read_critical(critical, judge.runs)
+    found = check_scores(ours, judge, settings, critical=keys, calls=calls)
+    return replace(found, warnings=(*_warnings(ours, judge, max_age), *results.damaged))
 
 
 def check_scores(
     candidate: Sequence[ScoredRun],
-    baseline: Sequence[ScoredRun],
+    baseline: Baseline,
     settings: Settings,
     *,
     critical: Sequence[str] = (),
@@ -115,25 +124,30 @@ def check_scores(
 ) -> Check:
     """Check runs against those of a baseline.
 
-    Args:
-        candidate: The runs to check.
-        baseline: What they are checked against.
-        settings: What to decide, and with which confidence.
-        critical: Keys of samples that may not flip (``read_critical``).
-        calls: How many calls the candidate made for each sample, to count those saved.
+    ``critical`` are the keys of samples that may not flip, ``calls`` how many the candidate made for
+    each sample, to count those saved.
 
     Raises:
         ComparisonError: If a run of the baseline has no counterpart on the same data, too few
             samples have a score on both sides, or a critical one has none.
     """
-    parts = paired(candidate, baseline)
-    flipped = _flipped([pairs for _, pairs in parts], critical)
-    if not settings.sequential:
-        _require_coverage(parts, settings.min_coverage)
-        found = contrasts.compare(by_domain(parts), margin=settings.margin, alpha=settings.alpha)
-        return Check(found, len(critical), flipped, None, settings)
-    found, looked = _sequential(parts, settings, calls or {})
-    return Check(found, len(critical), flipped, looked, settings)
+    parts: Parts = paired(candidate, baseline.runs)
+    flipped = _flipped(parts, critical)
+    looked, alpha = None, settings.alpha
+    if settings.sequential:
+        parts, looked = _looked_at(parts, settings, calls or {})
+        alpha = _level(looked.look, alpha)
+    for domain, pairs in parts:
+        before = int((~np.isnan(pairs.theirs)).sum()) + pairs.only_theirs
+        share = int(pairs.scored.sum()) / before if before else 0.0
+        if share < settings.min_coverage:
+            raise ComparisonError(
+                f"{domain}: only {share:.1%} of the baseline's {before:,} scored samples have a score "
+                f"now, less than --min-coverage {settings.min_coverage:g}; the same cowest run again "
+                "asks only the samples that have no score."
+            )
+    found = contrasts.compare(by_domain(parts), margin=settings.margin, alpha=alpha)
+    return Check(candidate, baseline, found, len(critical), flipped, looked, settings)
 
 
 def paired(
@@ -158,16 +172,10 @@ def paired(
     return parts
 
 
-def _require_coverage(parts: Sequence[tuple[str, Pairs]], min_coverage: float) -> None:
-    for domain, pairs in parts:
-        before = int((~np.isnan(pairs.theirs)).sum()) + pairs.only_theirs
-        share = int(pairs.scored.sum()) / before if before else 0.0
-        if share < min_coverage:
-            raise ComparisonError(
-                f"{domain}: only {share:.1%} of the baseline's {before:,} scored samples have a score "
-                f"now, less than --min-coverage {min_coverage:g}; the same cowest run again asks only "
-                "the samples that have no score."
-            )
+def pooled(parts: Parts) -> tuple[Pairs, NDArray[np.intp]]:
+    """The samples of several data sets as one, and the data set of each, 0..K-1."""
+    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
+    return contrasts.pool([each for _, each in parts]), part
 
 
 # --- critical samples -----------------------------------------------------------------------------
@@ -180,66 +188,51 @@ def read_critical(text: str, baseline: Sequence[ScoredRun]) -> list[str]:
         ConfigError: If a line is not a sample of the baseline, or a sample id could mean several.
     """
     known = {key for run in baseline for key in run.scores}
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return list(dict.fromkeys(_critical(line, baseline, known) for line in lines if line))
+    found: dict[str, None] = {}
+    for line in filter(None, (line.partition("#")[0].strip() for line in text.splitlines())):
+        by_id = [item_key(run.data, int(line)) for run in baseline if line.isdecimal()]
+        keys = [line] if line in known else [key for key in by_id if key in known]
+        if len(keys) > 1:
+            raise ConfigError(
+                f"Critical sample {line}: several data sets have it; use its key: "
+                f"{' or '.join(keys)}."
+            )
+        if not keys:
+            raise ConfigError(
+                f"Critical sample {line[:40]!r} is not in the baseline; give its id or its key."
+            )
+        found[keys[0]] = None
+    return [*found]
 
 
-def _critical(line: str, baseline: Sequence[ScoredRun], known: set[str]) -> str:
-    if line in known:
-        return line
-    keys = [item_key(run.data, int(line)) for run in baseline if line.isdecimal()]
-    found = [key for key in keys if key in known]
-    if len(found) > 1:
-        raise ConfigError(
-            f"Critical sample {line}: several data sets have it; use its key: {' or '.join(found)}."
-        )
-    if not found:
-        raise ConfigError(
-            f"Critical sample {line[:40]!r} is not in the baseline; give its id or its key."
-        )
-    return found[0]
-
-
-def _flipped(parts: Sequence[Pairs], critical: Sequence[str]) -> tuple[str, ...]:
+def _flipped(parts: Parts, critical: Sequence[str]) -> tuple[str, ...]:
     """Which critical samples were right and are wrong now."""
-    if not critical:
-        return ()
-    pairs = contrasts.pool(parts)
-    asked = {str(key): row for row, key in enumerate(pairs.keys)}
-    before = {key: pairs.theirs[asked[key]] if key in asked else np.nan for key in critical}
-    now = {key: pairs.ours[asked[key]] if key in asked else np.nan for key in critical}
-    if unknown := [key for key in critical if np.isnan(before[key]) or np.isnan(now[key])]:
+    scores = {
+        str(key): (before, now)
+        for _, pairs in parts
+        for key, before, now in zip(pairs.keys, pairs.theirs, pairs.ours, strict=True)
+        if critical
+    }
+    found = {key: scores.get(key, (np.nan, np.nan)) for key in critical}
+    if unknown := [key for key, both in found.items() if np.isnan(both).any()]:
         raise ComparisonError(
             f"Critical samples without a score on both sides: {', '.join(unknown)}; the same cowest "
             "run again asks only the samples that have no score."
         )
-    return tuple(key for key in critical if now[key] < RIGHT <= before[key])
+    return tuple(key for key, (before, now) in found.items() if now < RIGHT <= before)
 
 
 # --- look by look ---------------------------------------------------------------------------------
 
 
-def decided(
-    ours: ArrayLike,
-    theirs: ArrayLike,
-    clusters: Clusters,
-    *,
-    look: int,
-    margin: float,
-    alpha: float = ALPHA,
-) -> Verdict | None:
-    """The verdict at a look while an evaluation runs, or None if it has to continue.
+def decided(seen: Pairs, look: int, settings: Settings) -> Verdict | None:
+    """The verdict on the samples of a look, 1 for the first; None if the evaluation has to continue.
 
-    Args:
-        ours: Scores of the samples so far, whole clusters in random order (``in_order``).
-        theirs: The baseline's scores of the same samples.
-        clusters: A label for each sample.
-        look: Which look it is, 1 for the first; it may be taken once look/LOOKS of all are there.
-        margin: A loss below it does not matter.
-        alpha: Of all looks together (``planning.obrien_fleming``).
+    All of them have scores, and the looks hold together (``planning.obrien_fleming``).
     """
-    level = _level(look, alpha)
-    verdict = stats.verdict(stats.paired_difference(ours, theirs, clusters, level), margin)
+    level = _level(look, settings.alpha)
+    difference = stats.paired_difference(seen.ours, seen.theirs, seen.clusters, level)
+    verdict = stats.verdict(difference, settings.margin)
     return None if verdict == Verdict.INCONCLUSIVE and look < LOOKS else verdict
 
 
@@ -256,7 +249,7 @@ def in_order(pairs: Pairs) -> NDArray[np.intp]:
     """
     by_key = np.argsort(pairs.keys)
     _, first = np.unique(pairs.clusters[by_key], return_index=True)
-    hashes = np.array([short_hash(key) for key in pairs.keys[by_key][first]])
+    hashes = np.array([baselines.short_hash(key) for key in pairs.keys[by_key][first]])
     return np.lexsort((pairs.keys, hashes[pairs.clusters]))
 
 
@@ -269,109 +262,39 @@ def looks_of(pairs: Pairs) -> list[NDArray[np.intp]]:
     return [order[:end] for end in ends[np.searchsorted(ends, wanted)]]
 
 
-def first_decided(
-    pairs: Pairs, part: NDArray[np.intp], settings: Settings, looks: int = LOOKS
-) -> int | None:
-    """The first look that decides (1 is the first; the last one always does), None if none does yet.
-
-    ``part`` is the data set of each sample, 0..K-1; ``looks`` can be taken so far.
-    """
+def first_decided(parts: Parts, settings: Settings, looks: int = LOOKS) -> int | None:
+    """Which of the first ``looks`` decides, 1 for the first, None if none does; the last always does."""
+    pairs, part = pooled(parts)
     for look, seen in enumerate(looks_of(pairs)[:looks], 1):
         known = seen[pairs.scored[seen]]
         # A data set without any sample so far could not be reported.
         if look < LOOKS and len(np.unique(part[known])) <= part.max():
             continue
-        verdict = decided(
-            pairs.ours[known],
-            pairs.theirs[known],
-            pairs.clusters[known],
-            look=look,
-            margin=settings.margin,
-            alpha=settings.alpha,
-        )
-        if verdict is not None:
+        if decided(_only(pairs, known), look, settings):
             return look
     return None
 
 
-def pooled(parts: Sequence[tuple[str, Pairs]]) -> tuple[Pairs, NDArray[np.intp]]:
-    """The samples of several data sets as one, and the data set of each."""
-    part = np.repeat(np.arange(len(parts)), [len(each.keys) for _, each in parts])
-    return contrasts.pool([each for _, each in parts]), part
-
-
-def _sequential(
-    parts: Sequence[tuple[str, Pairs]], settings: Settings, calls: Mapping[str, int]
-) -> tuple[Comparison, Looked]:
-    """Compare the samples that were looked at, at the level of the look that decided."""
+def _looked_at(
+    parts: Parts, settings: Settings, calls: Mapping[str, int]
+) -> tuple[list[tuple[str, Pairs]], Looked]:
+    """The samples that were seen by the look that decided."""
     pairs, part = pooled(parts)
-    look = first_decided(pairs, part, settings) or LOOKS
+    look = first_decided(parts, settings) or LOOKS
     seen = looks_of(pairs)[look - 1]
     within = np.zeros(len(pairs.keys), dtype=bool)
     within[seen] = True
-    looked_at = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
-    _require_coverage(looked_at, settings.min_coverage)
-    level = _level(look, settings.alpha)
-    found = contrasts.compare(by_domain(looked_at), margin=settings.margin, alpha=level)
+    kept = [(name, _only(pairs, within & (part == k))) for k, (name, _) in enumerate(parts)]
     saved = sum(calls.get(str(key), 0) for key in pairs.keys[~within])
-    return found, Looked(look, LOOKS, len(seen), len(within), saved)
+    return kept, Looked(look, LOOKS, len(seen), len(within), saved)
 
 
-def _only(pairs: Pairs, rows: NDArray[np.bool_]) -> Pairs:
+def _only(pairs: Pairs, rows: NDArray[Any]) -> Pairs:
     clusters = np.unique(pairs.clusters[rows], return_inverse=True)[1]
     return Pairs(pairs.keys[rows], pairs.ours[rows], pairs.theirs[rows], clusters)
 
 
-# --- on stored runs -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """A check, with what was checked, and sentences that a reader should know."""
-
-    check: Check
-    candidate: tuple[ScoredRun, ...]
-    baseline: Baseline
-    warnings: tuple[str, ...]
-
-
-def check_runs(
-    results: Results,
-    candidate: str,
-    baseline: str,
-    settings: Settings,
-    *,
-    folder: Path,
-    critical: str = "",
-    max_age: int = 90,
-) -> Report:
-    """Check stored runs.
-
-    Args:
-        results: Where the runs are.
-        candidate: Which of them to check (``selection.select``).
-        baseline: A blessed baseline's name or file in the folder, or else runs as for ``candidate``.
-        settings: What to decide, and with which confidence.
-        folder: Of the blessed baselines.
-        critical: What ``read_critical`` reads.
-        max_age: Days after which a baseline is old.
-
-    Raises:
-        ConfigError: If there is no such run or baseline.
-        ComparisonError: See ``check_scores``; or if a run that is needed cannot be read.
-    """
-    stored = results.all_runs()
-    runs = select(stored, candidate, results.damaged)
-    ours = tuple(scored(results, run) for run in runs)
-    judge = baseline_of(results, baseline, folder)
-    calls = count_calls(results, runs) if settings.sequential else None
-    keys = read_critical(critical, judge.runs)
-    found = check_scores(ours, judge.runs, settings, critical=keys, calls=calls)
-    warnings = (*_warnings(ours, judge, max_age), *results.damaged)
-    return Report(found, ours, judge, warnings)
-
-
-def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
+def _calls(results: Results, runs: Sequence[Run]) -> Counter[str]:
     """How many calls to models each sample takes; one that was not asked yet, as many as most others."""
     calls: Counter[str] = Counter()
     for run in runs:
@@ -380,12 +303,9 @@ def count_calls(results: Results, runs: Sequence[Run]) -> dict[str, int]:
         made = Counter(weak + strong for _, weak, strong, error in rows if error != NOT_ASKED)
         usual = max(made, key=lambda count: made[count], default=0)
         for sample_id, weak, strong, error in rows:
-            key = item_key(run.data, sample_id)
-            calls[key] += usual if error == NOT_ASKED else weak + strong
+            asked = weak + strong if error != NOT_ASKED else usual
+            calls[item_key(run.data, sample_id)] += asked
     return calls
-
-
-# --- what is worth a warning ----------------------------------------------------------------------
 
 
 def _warnings(candidate: Sequence[ScoredRun], baseline: Baseline, max_age: int) -> Iterator[str]:

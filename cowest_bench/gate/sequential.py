@@ -16,7 +16,7 @@ from cowest_bench.analysis import contrasts
 from cowest_bench.config import Progress
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.gate import check
-from cowest_bench.gate.baseline import Baseline, ScoredRun, item_key, scored
+from cowest_bench.gate.baseline import Baseline, item_key, scored
 from cowest_bench.gate.check import LOOKS, Looked, Settings
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.local import Local
@@ -42,8 +42,21 @@ def until_decided(
             that no task has.
         CowestError: See ``evaluate``.
     """
-    cells = _cells(plan)
-    blessed = _blessed(cells, baseline)
+    if len(plan.systems) != 1 or plan.method is not None:
+        raise ConfigError(
+            "Only one system, with the models as they are, can be run against a baseline; give one "
+            "with --systems NAME, and tune before."
+        )
+    cells = [step for step in planned(plan).steps.values() if isinstance(step, Evaluate)]
+    known = {run.data: run for run in baseline.runs}
+    if {cell.task.data_id for cell in cells} != known.keys():
+        has = ", ".join(f"{run.domain} {run.data}" for run in baseline.runs)
+        wanted = ", ".join(f"{cell.task.name} {cell.task.data_id}" for cell in cells)
+        raise ComparisonError(
+            f"The baseline {baseline.name} is of {has}, and this would ask {wanted}: these are not the "
+            "same samples. Run the same tasks, split, seed, limit and examples, or bless a new one."
+        )
+    blessed = [known[cell.task.data_id] for cell in cells]
     # Each run with itself: which samples there are, before any is answered.
     samples, part = check.pooled(
         [(run.domain, contrasts.pair(run.items, run.items)) for run in blessed]
@@ -58,45 +71,12 @@ def until_decided(
     for look, seen in enumerate(check.looks_of(samples), 1):
         keys = set(samples.keys[seen].tolist())
         runs = [
-            lab.do_part(cell, _among(keys, cell)) for lab, cell in zip(labs, cells, strict=True)
+            lab.do_part(cell, {s.id for s in cell.task.samples if item_key(run.data, s.id) in keys})
+            for lab, cell, run in zip(labs, cells, blessed, strict=True)
         ]
-        pairs = check.paired([scored(results, run) for run in runs], blessed)
-        if check.first_decided(*check.pooled(pairs), settings, looks=look):
+        parts = check.paired([scored(results, run) for run in runs], blessed)
+        if check.first_decided(parts, settings, looks=look):
             break
     left = np.bincount(part) - np.bincount(part[seen], minlength=len(cells))
-    saved = sum(int(n) * _calls(cell) for n, cell in zip(left, cells, strict=True))
-    return runs, Looked(look, LOOKS, len(seen), len(part), saved)
-
-
-def _cells(plan: Plan) -> list[Evaluate]:
-    if len(plan.systems) != 1 or plan.method is not None:
-        raise ConfigError(
-            "Only one system, with the models as they are, can be run against a baseline; give one "
-            "with --systems NAME, and tune before."
-        )
-    return [step for step in planned(plan).steps.values() if isinstance(step, Evaluate)]
-
-
-def _blessed(cells: list[Evaluate], baseline: Baseline) -> list[ScoredRun]:
-    """The baseline's run of each cell's data."""
-    known = {run.data: run for run in baseline.runs}
-    asked = [cell.task.data_id for cell in cells]
-    if set(asked) != set(known):
-        has = ", ".join(f"{run.domain} {run.data}" for run in baseline.runs)
-        wanted = ", ".join(f"{cell.task.name} {cell.task.data_id}" for cell in cells)
-        raise ComparisonError(
-            f"The baseline {baseline.name} is of {has}, and this would ask {wanted}: these are not the "
-            "same samples. Run the same tasks, split, seed, limit and examples, or bless a new one."
-        )
-    return [known[data] for data in asked]
-
-
-def _among(keys: set[str], cell: Evaluate) -> set[int]:
-    """The ids of a cell's samples that are among the keys."""
-    data = cell.task.data_id
-    return {sample.id for sample in cell.task.samples if item_key(data, sample.id) in keys}
-
-
-def _calls(cell: Evaluate) -> int:
-    """Calls to models for one sample."""
-    return sum(cell.calls(cell.epochs).values())
+    calls = [sum(cell.calls(cell.epochs).values()) for cell in cells]  # for one sample
+    return runs, Looked(look, LOOKS, len(seen), len(part), int(left @ calls))

@@ -1,4 +1,4 @@
-"""Tables for the terminal, Markdown and CSV, and how single values are written in them.
+"""One way from what a command found to the terminal, Markdown, CSV and JSON.
 
 Names of models, tasks and domains come from others. In the terminal they are printable text without
 markup; in Markdown they are code in which every character that could mean something is an entity.
@@ -7,26 +7,131 @@ markup; in Markdown they are code in which every character that could mean somet
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Literal
 
+import click
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cowest_bench.analysis.contrasts import Contrast, finite
+from cowest_bench.analysis.stats import Estimate
 from cowest_bench.errors import printable
 
 Show = Callable[[str], str]  # makes a name safe to show
+Row = Mapping[str, str | Text]  # cells by column; all rows of a table have the same columns
+Record = dict[str, Any]  # a JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a command found: data for machines, tables and sentences for people."""
+
+    data: Mapping[str, Any]  # JSON
+    tables: Callable[[Show], Iterable[Sequence[Row]]]
+    notes: Callable[[Show], Iterable[str]] = lambda show: ()
+    records: Sequence[Record] = ()  # CSV
+    junit: str = ""
+    heading: Sequence[str] = ()  # only in Markdown: paragraphs
+    warnings: Sequence[str] = ()  # only in Markdown: the terminal has them on standard error
+    remarks: Iterable[str] = ()  # only in the terminal
+    left: int = 2  # columns of text, on the left
+
+    def text(self, form: str) -> str:
+        """As ``json``, ``csv``, ``junit`` or ``md``."""
+        if form == "json":
+            return json.dumps(self.data, indent=1)
+        if form == "junit":
+            return self.junit
+        if form == "csv":
+            out = io.StringIO()
+            columns = list(self.records[0]) if self.records else []
+            writer = csv.DictWriter(out, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.records)
+            return out.getvalue().rstrip("\n")
+        lines = [*self.notes(escaped), *(f"warning: {escaped(line)}" for line in self.warnings)]
+        parts = [*self.heading, *map(_markdown, self.tables(escaped))]
+        return "\n\n".join(filter(None, [*parts, "\n".join(f"- {line}" for line in lines)]))
+
+    def print(self, form: str) -> None:
+        """Write it to standard output, as ``text`` or a ``table``."""
+        if form != "table":
+            click.echo(self.text(form))
+            return
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        for rows in self.tables(str):
+            console.print(_table(rows, self.left))
+        for line in (*self.notes(str), *self.remarks):
+            click.echo(printable(line))
+
+
+def _table(rows: Sequence[Row], left: int) -> Table:
+    """Equal values in the first column form a section."""
+    table = Table(box=box.SIMPLE_HEAD)
+    # Everything is Text, since a name may contain what rich reads as markup.
+    for i, column in enumerate(rows[0] if rows else ()):
+        side: Literal["left", "right"] = "left" if i < left else "right"
+        table.add_column(Text(printable(column)), justify=side, no_wrap=True)
+    previous = None
+    for row in rows:
+        first, *others = row.values()
+        if previous not in (None, first):
+            table.add_section()
+        cells = ("" if first == previous else first, *others)
+        table.add_row(*(c if isinstance(c, Text) else Text(printable(c)) for c in cells))
+        previous = first
+    return table
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    """The names in the cells are Markdown already."""
+    if not rows:
+        return ""
+    head = [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+    cells = ((str(cell).strip() for cell in row.values()) for row in rows)
+    return "\n".join(head + [f"| {' | '.join(row)} |" for row in cells])
 
 
 # --- values ---------------------------------------------------------------------------------------
 
 
-def signed(value: float, low: float, high: float) -> str:
-    """A difference with its interval."""
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+def fields(of: object, *names: str) -> Record:
+    """Attributes as JSON, where a number that is not known is null."""
+    found = {name: getattr(of, name) for name in names}
+    return {key: finite(x) if isinstance(x, float) else x for key, x in found.items()}
+
+
+def estimate_json(name: str, found: Estimate) -> Record:
+    """A value under its name, with the ends of its interval."""
+    return dict(zip((name, "low", "high"), map(finite, found), strict=True))
+
+
+def contrast_json(found: Contrast) -> Record:
+    """A contrast as JSON and CSV have it (docs/check.md describes every field)."""
+    names = [each.name for each in dataclasses.fields(found)]
+    return {
+        "verdict": found.verdict,
+        **estimate_json("difference", found.difference),
+        "confidence": 1 - found.alpha,
+        **fields(
+            found, *(name for name in names if name not in ("verdict", "difference", "alpha"))
+        ),
+    }
+
+
+def interval(row: Mapping[str, Any], name: str, form: str = "+.3f") -> str:
+    """What ``estimate_json`` made, for people."""
+    value, low, high = (nan if row[key] is None else row[key] for key in (name, "low", "high"))
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def p_value(p: float) -> str:
@@ -47,70 +152,3 @@ def escaped(text: str) -> str:
     """
     safe = (c if c.isalnum() or c in " -" else f"&#{ord(c)};" for c in printable(text))
     return f"<code>{''.join(safe)}</code>"
-
-
-def contrast_json(found: Contrast) -> dict[str, Any]:
-    """A contrast as JSON and CSV have it (docs/check.md describes every field)."""
-    return {
-        "verdict": found.verdict,
-        "difference": finite(found.difference.value),
-        "low": finite(found.difference.low),
-        "high": finite(found.difference.high),
-        "confidence": 1 - found.alpha,
-        "p": found.p,
-        "p_holm": found.p_holm,
-        "ours": found.ours,
-        "theirs": found.theirs,
-        "n": found.n,
-        "helped": found.helped,
-        "hurt": found.hurt,
-        "both_right": found.both_right,
-        "both_wrong": found.both_wrong,
-        "not_scored": found.not_scored,
-        "only_ours": found.only_ours,
-        "only_theirs": found.only_theirs,
-        "harm_rate": finite(found.harm_rate),
-        "oracle": found.oracle,
-        "oracle_gap": found.oracle_gap,
-        "detectable": finite(found.detectable),
-        "needed": found.needed,
-    }
-
-
-# --- tables ---------------------------------------------------------------------------------------
-
-
-def text_table(lines: Sequence[Mapping[str, str | Text]]) -> Table:
-    """Lines with the same columns, for a terminal; equal values in the first column form a section."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for i, column in enumerate(lines[0] if lines else ()):
-        header = Text(printable(column))
-        table.add_column(header, justify="left" if i < 2 else "right", no_wrap=True)
-    previous = None
-    for line in lines:
-        first, *others = line.values()
-        if previous not in (None, first):
-            table.add_section()
-        # As Text, since a name may contain what rich reads as markup.
-        cells = ("" if first == previous else first, *others)
-        table.add_row(*(c if isinstance(c, Text) else Text(printable(c)) for c in cells))
-        previous = first
-    return table
-
-
-def markdown_table(lines: Sequence[Mapping[str, str]]) -> str:
-    """Lines with the same columns as Markdown; the cells are Markdown already."""
-    if not lines:
-        return ""
-    columns = list(lines[0])
-    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    return "\n".join(head + [f"| {' | '.join(line.values())} |" for line in lines])
-
-
-def csv_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Lines with the same columns, as CSV."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(records[0]) if records else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue().rstrip("\n")

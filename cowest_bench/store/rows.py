@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 from cowest_bench.analysis import MARGIN, contrasts
-from cowest_bench.analysis.contrasts import Contrast, Items
+from cowest_bench.analysis.contrasts import Contrast, Items, gain
 from cowest_bench.analysis.feedback import Signal, influence
-from cowest_bench.analysis.gains import gain
 from cowest_bench.config import Role
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import selection

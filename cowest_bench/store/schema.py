@@ -32,7 +32,7 @@ def _difference(over: str) -> dict[str, str]:
     }
 
 
-#: What a system gains over its models alone (``analysis.gains``). best_single is the name of the better
+#: What a system gains over its models alone (``contrasts.gain``). best_single is the name of the better
 #: system in which one of its models answers alone; NULL unless all of them have been run. The counts
 #: are samples against the strong model alone.
 GAIN = {

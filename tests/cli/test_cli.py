@@ -116,3 +116,13 @@ def test_run_prints_one_json_object(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["domains"]["medical"]["strong"]["n"] == 120
+
+
+def test_a_dry_run_of_too_few_samples_says_that_no_difference_is_found(tmp_path: Path) -> None:
+    from cowest_bench.pocket.demo import STRONG
+
+    asked = ["run", "--tasks", "cowest_pocket_medical", "--systems", "weak", "--weak", str(STRONG)]
+    few = [*asked, "--limit", "5", "--dry-run", "--results", str(tmp_path)]
+    assert "cowest_pocket_medical: no difference is found with 80% power" in cowest(*few).stdout
+    found = json.loads(cowest(*few, "--format", "json").stdout, parse_constant=pytest.fail)
+    assert found["detectable"] == {"cowest_pocket_medical": None}

@@ -21,12 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from cowest_bench.analysis.contrasts import pair
+from cowest_bench.analysis.contrasts import Pairs, pair
 from cowest_bench.analysis.planning import obrien_fleming
 from cowest_bench.analysis.stats import Verdict
 from cowest_bench.cli import main
 from cowest_bench.errors import ComparisonError, ConfigError
 from cowest_bench.gate import baseline as baselines
+from cowest_bench.gate.baseline import Baseline
 from cowest_bench.gate.check import (
     LOOKS,
     Settings,
@@ -383,13 +384,13 @@ def test_a_clear_difference_stops_early_and_says_what_it_saves(
 @pytest.mark.parametrize("data", ["a", "b", "c"])
 def test_no_look_decides_before_every_domain_was_seen(results: Results, data: str) -> None:
     sides = [
-        [
+        (
             baselines.scored(results, store(results, scores, system=system)),
             baselines.scored(results, store(results, [1.0], domain="x", data=data, system=system)),
-        ]
+        )
         for system, scores in (("collab", BEFORE), ("collab-tuned", changed(150, 0)))
     ]
-    found = check_scores(sides[1], sides[0], Settings(sequential=True))
+    found = check_scores(sides[1], Baseline(name="b", runs=sides[0]), Settings(sequential=True))
     assert found.looked
     assert found.looked.look < LOOKS
     assert found.comparison.domains["x"].n == 1
@@ -420,10 +421,14 @@ def test_the_order_of_looks_depends_on_no_score_and_keeps_clusters_whole(
     assert 18 <= large[:60].sum() <= 42  # 30 within four standard errors: they come no earlier
 
 
+def singles(ours: Any, theirs: Any) -> Pairs:
+    rows = np.arange(len(ours))
+    return Pairs(rows, np.array(ours), np.array(theirs), rows)
+
+
 def test_a_running_evaluation_is_told_when_it_may_stop() -> None:
     def told(ours: list[float], look: int) -> Verdict | None:
-        theirs = [0.0] * len(ours)
-        return decided(ours, theirs, np.arange(len(ours)), look=look, margin=0.02)
+        return decided(singles(ours, [0.0] * len(ours)), look, Settings(margin=0.02))
 
     assert told(right(60, 100), 1) == Verdict.IMPROVED
     assert told(right(4, 100), 1) is None
@@ -434,15 +439,14 @@ def test_a_running_evaluation_is_told_when_it_may_stop() -> None:
 def test_looking_does_not_decide_more_often_than_alpha() -> None:
     """Two equal systems and no margin: every verdict but inconclusive is false."""
     rng = np.random.default_rng(0)
-    draws, questions = 300, np.arange(500)
+    draws, settings = 300, Settings(margin=0)
 
     def wrong() -> bool:
         change = rng.choice([-1.0, 0.0, 1.0], 500, p=[0.15, 0.7, 0.15])
         ours, theirs = np.maximum(change, 0), np.maximum(-change, 0)
         ends = ((look, 100 * look) for look in range(1, LOOKS + 1))
         verdicts = (
-            decided(ours[:end], theirs[:end], questions[:end], look=look, margin=0)
-            for look, end in ends
+            decided(singles(ours[:end], theirs[:end]), look, settings) for look, end in ends
         )
         return any(verdict not in (None, Verdict.INCONCLUSIVE) for verdict in verdicts)
 
@@ -610,6 +614,7 @@ def test_every_run_of_the_baseline_needs_its_counterpart(results: Results) -> No
         baselines.scored(results, store(results, right(3, 9), domain=domain))
         for domain in ("medical", "ethics")
     ]
+    baseline = Baseline(name="b", runs=tuple(blessed))
     with pytest.raises(ComparisonError, match="ethics is of data data-ethics"):
-        check_scores(blessed[:1], blessed, Settings())
-    assert check_scores(blessed, blessed, Settings()).comparison.pooled.n == 18
+        check_scores(blessed[:1], baseline, Settings())
+    assert check_scores(blessed, baseline, Settings()).comparison.pooled.n == 18

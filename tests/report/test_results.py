@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cowest_bench.cli import main
-from cowest_bench.report import results as report
 from cowest_bench.report.results import labelled, summarise
 from cowest_bench.store import Results, Run
 from cowest_bench.store.comparison import compare_runs
@@ -366,7 +365,11 @@ def test_hostile_names_do_nothing_in_the_terminal(results: Results) -> None:
     assert "[red]" in text and "[b]w" in text
 
 
-def test_every_column_has_a_value_in_every_line(results: Results) -> None:
-    crowd(results)
-    summary = summarise(results, results.all_runs())
-    assert all(tuple(row) == report.COLUMNS for row in report.rows(summary))
+def test_a_name_that_markdown_could_read_is_code(results: Results) -> None:
+    store(results, right(5, 9), domain="a|<b> [x](http://y)")
+    store(results, right(5, 9), domain="plain")
+    for control in (None, "shuffled"):
+        store(results, right(5, 9), domain="plain", control=control, seed=1)
+    text = shown(results, "--format", "md").stdout
+    assert "| plain | collab (shuffled) |" in text
+    assert not any(harm in text for harm in ("<b>", "](", "a|"))

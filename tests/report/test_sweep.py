@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from typing import Any
 
 import pytest
 
+from cowest_bench.config import ModelSpec, Price
 from cowest_bench.report import sweep
-from cowest_bench.report.sweep import Grid, Summary, summarise
+from cowest_bench.report.sweep import summarise
 from cowest_bench.store import Results, Run
+from cowest_bench.sweep import Sweep, Swept
 from tests.stored import damage, right, store
 
-GRID = Grid(("a", "b"), ("w", "v"), ("s",), ("weak", "strong", "collab"), priced=True)
+
+def plan_of(weak: str) -> Sweep:
+    """Two weak models, the first by what it is called in tables, with one that has a price."""
+    return Sweep(
+        tasks=("a", "b"),
+        weak=(ModelSpec(name="w", base=weak), ModelSpec(name="v")),
+        strong=(ModelSpec(name="s", price=Price(input=1, output=1)),),
+        systems=("weak", "strong", "collab"),
+    )
+
+
+PLAN = plan_of("w")
 Runs = dict[tuple[str, int | None, int | None, str], Run]
 
 
@@ -37,31 +50,46 @@ def by_hand(results: Results) -> Runs:
     return found
 
 
-def summary_of(results: Results, found: Runs) -> Summary:
-    return summarise(GRID, found, {}, results)
+def summary_of(results: Results, found: Runs) -> dict[str, Any]:
+    return summarise(PLAN, Swept(found, {}, ("a", "b")), results)
+
+
+def cells_of(summary: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(cell["domain"], cell["weak"]): cell for cell in summary["matrix"]}
 
 
 def test_marks(results: Results) -> None:
-    found = summary_of(results, by_hand(results))
-    assert len(found.cells) == 2 * 3
-    for cell in found.cells:
-        assert cell.significant == (cell.weak == "w")
-        assert cell.undetectable == (cell.weak == "v")
-        assert cell.best_single == ("strong" if cell.weak == "w" else "weak")
-    pooled = next(cell for cell in found.cells if (cell.domain, cell.weak) == ("pooled", "w"))
-    assert pooled.found.difference.value == pytest.approx((80 + 40) / 300)
-    least = min(cell.found.p for cell in found.cells)
-    assert min(cell.found.p_holm for cell in found.cells) == pytest.approx(6 * least, abs=0)
-    surely = replace(pooled, found=replace(pooled.found, detectable=1.0))
-    assert surely.significant and not surely.undetectable
+    found = cells_of(summary_of(results, by_hand(results)))
+    assert len(found) == 2 * 3
+    for (_, weak), cell in found.items():
+        assert cell["significant"] == (weak == "w")
+        assert cell["undetectable"] == (weak == "v")
+        assert cell["best_single"] == ("strong" if weak == "w" else "weak")
+    assert found["pooled", "w"]["gain"] == pytest.approx((80 + 40) / 300)
+    least = min(cell["p"] for cell in found.values())
+    assert min(cell["p_holm"] for cell in found.values()) == pytest.approx(6 * least, abs=0)
+
+
+def test_what_is_not_known_is_null_in_the_json(results: Results) -> None:
+    """One cluster and graded scores: no interval is known."""
+    graded: dict[str, Any] = {"clusters": ["one"] * 9, "domain": "a"}
+    found: Runs = {
+        ("a", 0, None, "weak"): store(results, [0.25] * 9, system="weak", **graded),
+        ("a", None, 0, "strong"): store(results, [0.25] * 9, system="strong", **graded),
+        ("a", 0, 0, "collab"): store(results, [0.5] * 9, **graded),
+    }
+    summary = summarise(PLAN, Swept(found, {}, ("a",)), results)
+    (cell,) = summary["matrix"]
+    assert (cell["low"], cell["detectable"], cell["undetectable"]) == (None, None, True)
+    json.loads(sweep.sweep_report(PLAN, summary).text("json"), parse_constant=pytest.fail)
 
 
 def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> None:
     found = summary_of(results, by_hand(results))
     pooled = {
-        (point.system, point.weak): (point.on_front, point.cost)
-        for point in found.points
-        if point.domain == "pooled"
+        (point["system"], point["weak"]): (point["on_front"], point["cost"])
+        for point in found["systems"]
+        if point["domain"] == "pooled"
     }
     assert pooled == {
         ("weak", "v"): (True, 0),
@@ -70,7 +98,7 @@ def test_the_front_is_by_dollars_where_there_are_prices(results: Results) -> Non
         ("collab", "w"): (True, pytest.approx(3)),
         ("collab", "v"): (False, pytest.approx(4)),
     }
-    assert sweep.as_json(found)["cost_unit"] == "usd_per_1k"
+    assert found["cost_unit"] == "usd_per_1k"
 
 
 def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
@@ -79,11 +107,12 @@ def test_a_cost_that_is_not_known_is_on_no_front(results: Results) -> None:
         found[domain, None, 0, "strong"] = store(  # the best of all
             results, scores, system="strong", domain=domain, row={"cost": [None] * len(scores)}
         )
-    shown = summary_of(results, found)
-    (strong,) = [p for p in shown.points if (p.domain, p.system) == ("pooled", "strong")]
-    assert not strong.on_front and strong.cost != strong.cost
-    assert sweep.as_json(shown)["systems"][-1]["cost"] is None
-    assert any("3 systems have no known cost" in line for line in sweep.matrix_notes(shown))
+    summary = summary_of(results, found)
+    strong = summary["systems"][-1]
+    assert (strong["domain"], strong["system"]) == ("pooled", "strong")
+    assert (strong["on_front"], strong["cost"]) == (False, None)
+    notes = sweep.sweep_report(PLAN, summary).notes(str)
+    assert any("3 systems have no known cost" in line for line in notes)
 
 
 def test_errors_are_not_zeros_and_missing_runs_leave_a_cell_empty(results: Results) -> None:
@@ -91,42 +120,37 @@ def test_errors_are_not_zeros_and_missing_runs_leave_a_cell_empty(results: Resul
     scores = [None] * 100 + right(50, 100)  # strong is right in half of the samples that it has
     found["a", None, 0, "strong"] = store(results, scores, system="strong", domain="a")
     del found["b", 1, 0, "collab"]
-    shown = summarise(GRID, found, {"v + s on b": "refused"}, results)
-    cells = {(cell.domain, cell.weak): cell for cell in shown.cells}
+    summary = summarise(PLAN, Swept(found, {"v + s on b": "refused"}, ("a", "b")), results)
+    cells = cells_of(summary)
     assert set(cells) == {("a", "w"), ("a", "v"), ("b", "w"), ("pooled", "w")}
-    assert cells["a", "w"].found.n == 100
-    assert cells["a", "v"].best_single == "strong"  # on the samples that all three have scores for
-    rows = sweep.matrix_rows(shown)
-    empty = [str(row["+ s"]) for row in rows if (row["domain"], row["weak"]) == ("pooled", "v")]
+    assert cells["a", "w"]["n"] == 100
+    assert cells["a", "v"]["best_single"] == "strong"  # on the samples that all have scores for
+    matrix, _ = sweep.sweep_report(PLAN, summary).tables(str)
+    empty = [str(row["+ s"]) for row in matrix if (row["domain"], row["weak"]) == ("pooled", "v")]
     assert empty == [""]
-    failures = sweep.as_json(shown)["failures"]
-    assert failures == [{"name": "v + s on b", "reason": "refused"}]
+    assert summary["failures"] == [{"name": "v + s on b", "reason": "refused"}]
 
 
 def test_a_task_without_any_run_leaves_the_pooled_cells_empty(results: Results) -> None:
     found = {key: run for key, run in by_hand(results).items() if key[0] == "a"}
-    assert {cell.domain for cell in summary_of(results, found).cells} == {"a"}
+    assert {cell["domain"] for cell in summary_of(results, found)["matrix"]} == {"a"}
 
 
 def test_a_run_that_cannot_be_read_leaves_its_cells_empty_and_is_named(results: Results) -> None:
     found = by_hand(results)
     bad = found["a", 0, 0, "collab"]
     damage(results.runs / f"{bad.run_id}.parquet")
-    shown = summary_of(results, found)
-    assert {(c.domain, c.weak) for c in shown.cells} == {
-        ("a", "v"),
-        ("b", "w"),
-        ("b", "v"),
-        ("pooled", "v"),
-    }
-    assert [bad.run_id in line for line in shown.damaged] == [True]
+    summary = summary_of(results, found)
+    assert set(cells_of(summary)) == {("a", "v"), ("b", "w"), ("b", "v"), ("pooled", "v")}
+    assert [bad.run_id in line for line in summary["damaged"]] == [True]
 
 
 def test_markdown_shows_names_and_does_nothing_else(results: Results) -> None:
     evil = "a | <img src=x> [y](http://z) @all *"
-    grid = replace(GRID, weak=(evil, "v"))
-    text = sweep.markdown(summarise(grid, by_hand(results), {}, results))
+    plan = plan_of(evil)
+    summary = summarise(plan, Swept(by_hand(results), {}, ("a", "b")), results)
+    text = sweep.sweep_report(plan, summary).text("md")
     lines = text.splitlines()
     assert lines[0].count("|") == lines[2].count("|") == 5
     assert not any(mark in text for mark in ("<img", "](", "@all"))
-    assert "SECRET" not in text
+    assert "img src" in text and "SECRET" not in text

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from cowest_bench.analysis import MARGIN
-from cowest_bench.analysis.gains import gain
+from cowest_bench.analysis.contrasts import gain
 from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, Run, comparison, database
