@@ -1,7 +1,7 @@
 """The table of stored test runs: what each system scores, and what each collaboration gains.
 
 Every collaboration is compared with the runs of its own models alone on the same data
-(``selection.alone``), wherever these are in the table and whether or not they are shown. Its gain is
+(``selection.Singles``), wherever these are in the table and whether or not they are shown. Its gain is
 the difference to the better of them (``analysis.gains``). All numbers, the p too, are those of
 ``cowest compare``: p belongs to the interval beside it, and is below 0.05 where that excludes 0.
 """
@@ -32,7 +32,7 @@ from cowest_bench.store import Results, Run
 from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
-from cowest_bench.store.selection import ANSWERING, alone, closest_last
+from cowest_bench.store.selection import ANSWERING, Singles, closest_last
 from cowest_bench.systems import find_system
 
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
@@ -68,7 +68,7 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
     shown = {run.run_id for run in runs}
     # Of several runs of a model alone the last is meant: rather one that is shown.
     stored = sorted(known, key=lambda run: run.run_id in shown)
-    read, found = StoredItems(results), []
+    read, alone, found = StoredItems(results), Singles(stored), []
     for domain, system, run in labelled(runs):
         items = read.of(run)
         try:
@@ -77,7 +77,7 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
             results.skip(run, error)
             continue
         if items:
-            singles = {name: read.of(alone(run, name, stored)) for name in run.compared_with}
+            singles = {name: read.of(alone.of(run, name)) for name in run.compared_with}
             others = {other.system: read.of(other) for other in _untuned(run, stored)}
             untuned = {name: each for name, each in others.items() if each}
             found.append(Part(run, domain, system, items, usage, errors, singles, untuned))

@@ -14,7 +14,7 @@ from cowest_bench.analysis.contrasts import Comparison, Items, Pairs
 from cowest_bench.errors import ComparisonError, RecordError
 from cowest_bench.store.records import Run, content_hash
 from cowest_bench.store.results import Results
-from cowest_bench.store.selection import alone, answering, listed, same_models, select
+from cowest_bench.store.selection import Singles, answering, listed, select
 
 ITEM_COLUMNS = ("sample_id", "score", "cluster")
 
@@ -108,8 +108,8 @@ def profile(read: StoredItems, run: Run, stored: Sequence[Run]) -> Profile:
 
     Numbers that cannot be read are NaN, and the run is added to ``results.damaged``.
     """
-    results = read.results
-    singles = [alone(run, name, stored) for name in run.compared_with]
+    results, alone = read.results, Singles(stored)
+    singles = [alone.of(run, name) for name in run.compared_with]
     try:
         usd, seconds = prices(run, results.columns(run, price_columns(run)))
         copied = copy_rate(results, run, [each for each in singles if each])
@@ -128,7 +128,8 @@ def copy_rate(results: Results, run: Run, singles: Sequence[Run]) -> float:
     """
     import pyarrow.compute as pc
 
-    weak = [each for each in singles if answering(each) == ["weak"] and same_models(each, run)]
+    mine = run.model_ids.get("weak")
+    weak = [each for each in singles if mine is not None and each.model_ids == {"weak": mine}]
     if not weak:
         return nan
     ours, theirs = (results.columns(each, ("sample_id", "answer")) for each in (run, weak[0]))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from cowest_bench.errors import ConfigError, OldRunError, RecordError
-from cowest_bench.store.files import replaced
+from cowest_bench.store.files import file_stamp, replaced
 from cowest_bench.store.records import (
     SCHEMA_VERSION,
     Run,
@@ -52,6 +52,7 @@ class Results:
         self.models = self.root / "models"
         self.locks = self.root / "locks"
         self.database = self.root / "scores.duckdb"
+        self._read: dict[Path, tuple[str, Run]] = {}  # with the files' stamps
         self._damaged: dict[Path, str] = {}
         self._old: set[Path] = set()
 
@@ -85,15 +86,25 @@ class Results:
         with FileLock(self.locks / f"{key}.lock"):
             yield
 
+    # --- reading ----------------------------------------------------------------------------------
+
     def find(self, run_id: str) -> Run | None:
         """The run with this id, if it is there and can be read; a damaged one is named and made anew."""
         path = self.runs / f"{run_id}.json"
-        return self._read(path) if path.is_file() else None
+        return self._readable(path, {}) if path.is_file() else None
 
     def all_runs(self) -> list[Run]:
-        """Every run that can be read, oldest first; of the others it is said why not (``damaged``)."""
-        known = (self._read(path) for path in sorted(self.runs.glob("*.json")))
+        """Every run that can be read, oldest first; of the others it is said why not (``damaged``).
+
+        Each is read once, unless its files change.
+        """
+        sound = self._stamps_in_database()
+        known = (self._readable(path, sound) for path in sorted(self.runs.glob("*.json")))
         return sorted(filter(None, known), key=lambda run: (run.created, run.run_id))
+
+    def stamp(self, run: Run) -> str:
+        """What changes whenever a run's files do, as they were when the run was read."""
+        return self._read[self.runs / f"{run.run_id}.json"][0]
 
     @property
     def damaged(self) -> list[str]:
@@ -111,10 +122,17 @@ class Results:
         """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
         self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
 
-    def _read(self, path: Path) -> Run | None:
-        """A run, or None and a note of what is wrong with it."""
+    def _readable(self, path: Path, sound: Mapping[str, str]) -> Run | None:
+        """A run, or None and a note of what is wrong with it; ``sound`` are stamps of checked files."""
+        now = ""
+        with suppress(OSError):  # which reading says in a sentence
+            now = file_stamp(path, path.with_suffix(".parquet"))
+        if now and now == self._read.get(path, ("",))[0]:
+            return self._read[path][1]
         try:
-            return read_run(path)
+            run = read_run(path, check_rows=sound.get(path.stem) != now)
+            self._read[path] = (now, run)
+            return run
         except OldRunError:
             if not self._old:
                 logger.warning(
@@ -129,6 +147,20 @@ class Results:
                 logger.warning("%s It is skipped.", error)
             self._damaged[path] = str(error)
         return None
+
+    def _stamps_in_database(self) -> dict[str, str]:
+        """The stamps of runs whose rows the database has, so that their files need not be opened."""
+        import duckdb
+
+        if not self.database.is_file():
+            return {}
+        try:
+            with duckdb.connect(str(self.database), read_only=True) as db:
+                return dict(
+                    db.execute("SELECT key, inputs FROM made WHERE name = 'samples'").fetchall()
+                )
+        except duckdb.Error:  # of another version
+            return {}
 
     def rows(self, run: Run) -> Path:
         """The Parquet file of a run's rows."""
@@ -184,6 +216,11 @@ class Stored:
     results: Results
     source: str
 
+    @property
+    def stamp(self) -> str:
+        """What changes whenever its files do."""
+        return self.results.stamp(self.run)
+
 
 def content_of(samples: Sequence[SampleScore]) -> str:
     """Hash of what was drafted, answered and scored; not of what it took."""
@@ -191,7 +228,7 @@ def content_of(samples: Sequence[SampleScore]) -> str:
     return content_hash([[getattr(row, name) for name in names] for row in samples])
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, *, check_rows: bool = True) -> Run:
     """Read a run's JSON, and check that its rows are beside it.
 
     Raises:
@@ -213,7 +250,8 @@ def read_run(path: Path) -> Run:
         raise RecordError(f"{path} is not a valid run: it is not readable JSON.") from error
     if run.run_id != path.stem:
         raise RecordError(f"{path} says that it is the run {run.run_id}; it may be a copy.")
-    _require_rows(run, path.with_suffix(".parquet"))
+    if check_rows:
+        _require_rows(run, path.with_suffix(".parquet"))
     return run
 
 

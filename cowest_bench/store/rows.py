@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
+
 from cowest_bench.analysis import MARGIN, contrasts
-from cowest_bench.analysis.contrasts import Contrast, Items
+from cowest_bench.analysis.contrasts import Items
 from cowest_bench.analysis.feedback import Signal, influence
 from cowest_bench.analysis.gains import gain
-from cowest_bench.config import Role
+from cowest_bench.config import ROLES
 from cowest_bench.errors import ConfigError
-from cowest_bench.store import selection
+from cowest_bench.store import comparison
 from cowest_bench.store.cards import Card, Feedback
 from cowest_bench.store.records import Entry, Run, SampleScore
 from cowest_bench.store.results import Stored
+from cowest_bench.store.selection import ANSWERING, Singles
 from cowest_bench.store.suites import Place, shown
 from cowest_bench.store.tables import TableRow
 
 LOCAL_OPTIONS = ("data", "include_path")  # folders of a machine
+COUNTS = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
+#: Columns of a run's rows that ``run_row`` reads.
+READ = (
+    *("sample_id", "score", "cluster", "cost"),
+    *(f"{role}_{what}" for role in ROLES for what in ("calls", "input_tokens", "output_tokens")),
+    *(f"{role}_seconds" for role in ANSWERING),
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Measured:
     """A run with what was measured.
 
     Attributes:
         stored: The run, and where it is.
         place: Where its data set is shown.
-        items: Its samples with their scores.
-        row: Its row in the table ``runs``.
+        row: Its row in the table ``runs``, or what of it others are made from.
         card: Of the training that made its weak model.
     """
 
     stored: Stored
     place: Place
-    items: Items
     row: TableRow
     card: Card | None
 
@@ -47,17 +55,29 @@ class Measured:
         """The run."""
         return self.stored.run
 
+    @cached_property
+    def items(self) -> Items:
+        """Its samples with their scores.
 
-# --- runs -----------------------------------------------------------------------------------------
+        Raises:
+            RecordError: If they cannot be read any more.
+        """
+        return comparison.items(self.stored.results.columns(self.run, comparison.ITEM_COLUMNS))
 
 
-def run_row(run: Run, items: Items, *, texts: bool) -> TableRow:
+def run_row(run: Run, items: Items, table: Any, *, texts: bool) -> TableRow:
     """What the table ``runs`` says of a run by itself; its score has a clustered 95% interval."""
     score = contrasts.score([items])
+    usd, seconds = comparison.prices(run, table)
     copied = ("run_id", "score_id", "split", "data", "seed", "epochs", "graded", "attempts")
+    named = {name: getattr(run, name) for name in ("task", "system", "format", "control")}
+    parts = {name: part for name, part in run.identity.items() if isinstance(part, dict)}
+    without = {
+        name: {key: part[key] for key in part if key != "prompts"} for name, part in parts.items()
+    }
     return {
         **{name: getattr(run, name) for name in (*copied, "seconds", "created", "versions")},
-        **{name: _shown(getattr(run, name)) for name in ("task", "system", "format", "control")},
+        **{name: value and shown(value) for name, value in named.items()},
         **{role: shown(spec.base_label) for role, spec in run.models.items()},
         **{f"{role}_checkpoint": shown(label) for role, label in run.labels.items()},
         "log": shown(run.log),
@@ -67,105 +87,101 @@ def run_row(run: Run, items: Items, *, texts: bool) -> TableRow:
         "score": score.mean.value,
         "low": score.mean.low,
         "high": score.mean.high,
+        "usd_per_1k": usd,
+        "seconds_per_1k": seconds,
+        **_usage(table),
         "metrics": {name: contrasts.finite(value) for name, value in run.metrics.items()},
-        "identity": run.identity if texts else _without_prompts(run.identity),
-        "prompts": _prompts(run.identity) if texts else None,
+        "identity": run.identity if texts else run.identity | without,
+        "prompts": next((p["prompts"] for p in parts.values() if "prompts" in p), None)
+        if texts
+        else None,
     }
 
 
-def _shown(name: str | None) -> str | None:
-    return name and shown(name)
-
-
-def _prompts(identity: Mapping[str, Any]) -> object:
-    """The templates that its models were asked with, if it has any of its own."""
-    parts = (part for part in identity.values() if isinstance(part, dict))
-    return next((part["prompts"] for part in parts if "prompts" in part), None)
-
-
-def _without_prompts(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: {key: part[key] for key in part if key != "prompts"}
-        if isinstance(part, dict)
-        else part
-        for name, part in identity.items()
+def _usage(table: Any) -> TableRow:
+    """What a run's rows add up to; a sum of which a part is not known is NaN."""
+    known = {name: table[name].to_numpy().astype(float) for name in READ if name != "cluster"}
+    n_scored = int((~np.isnan(known["score"])).sum())
+    row: TableRow = {
+        "n_total": len(table),
+        "n_scored": n_scored,
+        "coverage": n_scored / len(table),
+        "cost": known["cost"].sum(),
     }
+    for role in ROLES:
+        row[f"{role}_calls"] = known[f"{role}_calls"].sum()
+        tokens = known[f"{role}_input_tokens"] + known[f"{role}_output_tokens"]
+        row[f"{role}_tokens"] = tokens.sum()
+    calls, tokens = known["weak_calls"], known["weak_output_tokens"]
+    drafts = calls[~np.isnan(tokens)].sum()
+    row["draft_tokens"] = np.nansum(tokens[calls > 0]) / drafts if drafts else None
+    return row
 
 
-# --- gains ----------------------------------------------------------------------------------------
+def gain_row(each: Measured, singles: Mapping[str, Measured | None]) -> Iterator[TableRow]:
+    """The row of a run in ``gains``, by the runs of its models alone."""
+    found = {name: [one.items] if one else None for name, one in singles.items()}
+    alone = [one.run for one in singles.values() if one]
+    runs = {f"{role}_run": run.run_id for run in alone for role in run.models}
+    columns = gain_columns([each.items], found, strong_single(singles))
+    yield {"run_id": each.run.run_id, **runs, **columns}
 
 
-def gain_rows(members: Sequence[Measured]) -> Iterator[TableRow]:
-    """The table ``gains``, from runs of the same data set, oldest first."""
-    for each in members:
-        if each.run.compared_with:
-            singles = singles_of(each, members)
-            found = {name: [one.items] if one else None for name, one in singles.items()}
-            runs = {f"{role_of(e.run)}_run": e.run.run_id for e in singles.values() if e}
-            strong = strong_single(singles)
-            yield {"run_id": each.run.run_id, **runs, **gain_columns([each.items], found, strong)}
+def singles_among(
+    members: Sequence[Measured],
+) -> Callable[[Measured], dict[str, Measured | None]]:
+    """Finds the runs, oldest first, in which a run's models answer alone, by system; None if not run."""
+    by_id = {each.run.run_id: each for each in members}
+    alone = Singles(each.run for each in members)
 
+    def of(each: Measured) -> dict[str, Measured | None]:
+        found = {name: alone.of(each.run, name) for name in each.run.compared_with}
+        return {name: by_id[run.run_id] if run else None for name, run in found.items()}
 
-def singles_of(each: Measured, members: Sequence[Measured]) -> dict[str, Measured | None]:
-    """The runs, oldest first, in which a run's models answer alone, by system; None if not run."""
-    known = {other.run.run_id: other for other in members}
-    runs = [other.run for other in members]
-    found = {name: selection.alone(each.run, name, runs) for name in each.run.compared_with}
-    return {name: known[run.run_id] if run else None for name, run in found.items()}
-
-
-def role_of(run: Run) -> Role:
-    """The role of the only model of a single system's run."""
-    (role,) = run.models
-    return role
+    return of
 
 
 def strong_single(singles: Mapping[str, Measured | None]) -> str | None:
     """Name of the system in which the strong model answers alone."""
-    return next((n for n, each in singles.items() if each and role_of(each.run) == "strong"), None)
+    alone = (name for name, each in singles.items() if each and [*each.run.models] == ["strong"])
+    return next(alone, None)
 
 
 def gain_columns(
     ours: Sequence[Items], singles: Mapping[str, Sequence[Items] | None], strong: str | None
 ) -> TableRow:
-    """The columns ``GAIN`` of a system over one or several data sets.
+    """The columns of a gain over one or several data sets.
 
     Args:
-        ours: Its items, one for each data set.
+        ours: The system's items, one for each data set.
         singles: Those of the systems it is compared with, in the same order; None if not run.
         strong: The one of these in which the strong model answers.
     """
     over = partial(gain, ours, margin=MARGIN)
     known = {name: items for name, items in singles.items() if items is not None}
     best = over(known) if len(known) == len(singles) else None
-    row: TableRow = {}
-    if best:
-        row |= {"best_single": best.best, **_difference("best", best.contrast)}
-    if strong in known:
-        # The weak model's run may be missing, or share no scored sample.
-        by_strong = best or over({strong: known[strong]})
-        if by_strong:
-            contrast = by_strong.over[strong]
-            counts = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
-            row |= {name: getattr(contrast, name) for name in counts}
-            row |= _difference("strong", contrast)
-    return row
-
-
-def _difference(over: str, found: Contrast) -> TableRow:
-    value, low, high = found.difference
-    return {
-        f"over_{over}": value,
-        f"over_{over}_low": low,
-        f"over_{over}_high": high,
-        f"over_{over}_p": found.p,
-        f"over_{over}_verdict": str(found.verdict),
-        f"over_{over}_detectable": found.detectable,
-        f"over_{over}_needed": found.needed,
+    # The weak model's run may be missing, or share no scored sample.
+    by_strong = (best or over({strong: known[strong]})) if strong in known else None
+    row: TableRow = {"best_single": best.best} if best else {}
+    if strong and by_strong:
+        row |= {name: getattr(by_strong.over[strong], name) for name in COUNTS}
+    found = {
+        "over_best": best and best.contrast,
+        "over_strong": by_strong and strong and by_strong.over[strong],
     }
-
-
-# --- influences -----------------------------------------------------------------------------------
+    for name, contrast in found.items():
+        if contrast:
+            value, low, high = contrast.difference
+            row |= {
+                name: value,
+                f"{name}_low": low,
+                f"{name}_high": high,
+                f"{name}_p": contrast.p,
+                f"{name}_verdict": str(contrast.verdict),
+                f"{name}_detectable": contrast.detectable,
+                f"{name}_needed": contrast.needed,
+            }
+    return row
 
 
 def influence_rows(given: Feedback) -> Iterator[TableRow]:
