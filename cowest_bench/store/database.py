@@ -46,6 +46,8 @@ TEXTS = ("question", "gold", "draft", "output", "completions", "answer", "metric
 MOST_NOTES = 200
 MOST_ROWS = 50_000  # that one statement copies, and those of one run more
 HASH_LENGTH = 16  # characters of a cluster's hash
+#: A key, the hash of its inputs, and what makes its rows.
+Waiting = tuple[str, str, Callable[[], Iterable[TableRow]]]
 #: Of a row of ``runs``: what depends on other runs.
 SHOWN = ("suite", "domain", "source", "training", "current")
 
@@ -105,7 +107,7 @@ def stored_runs(folders: Mapping[str, Results], warn: Callable[[str], None]) -> 
             except RecordError as error:
                 warn(str(error))
             else:
-                found.setdefault(run.run_id, Stored(run, results, source))
+                found.setdefault(run.run_id, Stored(run, results, source, results.stamp(run)))
         for sentence in results.damaged:
             warn(sentence)
     return sorted(found.values(), key=lambda each: (each.run.created, each.run.run_id))
@@ -186,52 +188,42 @@ class Export:
         fill: Callable[[Export], None],
         command: str = "",
     ) -> None:
-        """Replace a database: ``fill`` adds all that it shall hold.
-
-        Raises:
-            OSError: If it cannot be written; it is as before.
-            duckdb.Error: Likewise.
-        """
+        """Replace a database by what ``fill`` adds; an OSError or duckdb.Error if it cannot be written."""
         unread = [*self.notes]
         try:
-            self._write(target, tables, views, fill, command, self._only_grew)
+            with new_database(target, tables, views, self._only_grew) as self.db:
+                self._fill(fill, command)
         except RecordError:  # a run that could be read last time
             self.notes = unread
-            self._write(target, tables, views, fill, command, lambda db: False)
+            with new_database(target, tables, views) as self.db:
+                self._fill(fill, command)
 
-    def _write(
-        self,
-        target: Path,
-        tables: Iterable[str],
-        views: Mapping[str, str],
-        fill: Callable[[Export], None],
-        command: str,
-        fits: Callable[[duckdb.DuckDBPyConnection], bool],
-    ) -> None:
-        with new_database(target, tables, views, fits) as self.db:
-            made = self.db.execute("SELECT name, key, inputs FROM made").fetchall()
-            self._made = {(name, key): inputs for name, key, inputs in made}
-            self._wanted: set[tuple[str, str]] = set()
-            self._waiting: dict[str, list[tuple[str, str, Callable[[], Iterable[TableRow]]]]]
-            self._waiting = defaultdict(list)
-            self._rows = {row["run_id"]: row for row in self._fetch("FROM runs")}
-            self._cards: dict[str | None, Card | None] = {}
-            fill(self)
-            for name, key in self._made.keys() - self._wanted:
-                self._waiting[name].append((key, "", tuple))
-            self.flush()
-            about = {
-                **self._about,
-                "id": secrets.token_hex(8),
-                "published": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": command,
-                "notes": json.dumps(self.notes),
-            }
-            self.db.execute("DELETE FROM meta; DELETE FROM made")
-            insert(self.db, "meta", [{"key": key, "value": value} for key, value in about.items()])
-            made = [(*place, inputs) for place, inputs in self._made.items() if inputs]
-            names = ("name", "key", "inputs")
-            insert(self.db, "made", (dict(zip(names, each, strict=True)) for each in sorted(made)))
+    def _fill(self, fill: Callable[[Export], None], command: str) -> None:
+        self._made = {
+            (name, key): inputs for name, key, inputs in self.db.execute("FROM made").fetchall()
+        }
+        self._wanted: set[tuple[str, str]] = set()
+        self._waiting: dict[str, list[Waiting]] = defaultdict(list)
+        self._cards: dict[str | None, Card | None] = {}
+        found = self.db.execute("FROM runs")
+        names = [column[0] for column in found.description]
+        rows = (dict(zip(names, row, strict=True)) for row in found.fetchall())
+        self._rows = {row["run_id"]: row for row in rows}
+        fill(self)
+        for name, key in self._made.keys() - self._wanted:
+            self._waiting[name].append((key, "", tuple))
+        self.flush()
+        about = {
+            **self._about,
+            "id": secrets.token_hex(8),
+            "published": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "notes": json.dumps(self.notes),
+        }
+        self.db.execute("DELETE FROM meta; DELETE FROM made")
+        insert(self.db, "meta", ({"key": key, "value": value} for key, value in about.items()))
+        made = sorted((*place, inputs) for place, inputs in self._made.items() if inputs)
+        insert(self.db, "made", ({"name": n, "key": key, "inputs": i} for n, key, i in made))
 
     def _only_grew(self, db: duckdb.DuckDBPyConnection) -> bool:
         """Whether the runs of an older file are as they were.
@@ -243,11 +235,6 @@ class Export:
         stamps = {each.run.run_id: each.stamp for each in self.stored}
         same = all(stamps.get(run_id) == stamp for run_id, stamp in known)
         return same and self._about.items() <= about.items()
-
-    def _fetch(self, query: str) -> list[TableRow]:
-        found = self.db.execute(query)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def put(
         self, table: str, key: str, inputs: object, make: Callable[[], Iterable[TableRow]]
@@ -269,14 +256,10 @@ class Export:
                 column = next(iter(TABLES[table]))
                 told = f"DELETE FROM {table} WHERE ? OR list_contains(?, {column})"
                 self.db.execute(told, ["" in stale, stale])
-            insert(self.db, table, self._made_now(table, waiting))
+            insert(self.db, table, self._rows_of(table, waiting))
         self._waiting.clear()
 
-    def _made_now(
-        self,
-        table: str,
-        waiting: Iterable[tuple[str, str, Callable[[], Iterable[TableRow]]]],
-    ) -> Iterator[TableRow]:
+    def _rows_of(self, table: str, waiting: Iterable[Waiting]) -> Iterator[TableRow]:
         for key, digest, make in waiting:
             noted = len(self.notes)
             yield from make()
@@ -341,11 +324,7 @@ class Export:
         return {run_id: each for run_id, each in found.items() if run_id in copied}
 
     def _copied(self, several: Sequence[Stored]) -> Iterator[Stored]:
-        """Copy the rows of runs; yields those that could be read, and notes the others.
-
-        Raises:
-            duckdb.Error: If the database cannot be written.
-        """
+        """Copy the rows of runs; yields those that could be read, and notes the others."""
         ordered = sorted(several, key=lambda each: each.run.run_id)
         counts = accumulate(each.run.n_total for each in ordered)
         # Each statement takes a flush of the disk, and memory.
@@ -359,7 +338,7 @@ class Export:
                 if len(together) > 1:
                     for each in together:
                         yield from self._copied([each])
-                elif _is_readable(together[0]):
+                elif _is_readable(together[0].results.rows(together[0].run)):
                     raise
                 else:
                     run_id, why = together[0].run.run_id, str(error).splitlines()[0]
@@ -407,16 +386,14 @@ class Export:
             except (ComparisonError, ValueError, TypeError) as error:
                 self.warn(f"The feedback {given.drafts.run.run_id} cannot be read ({error}).")
 
-        several = (given.drafts, given.alone, given.judged)
-        stamps = [each and each.stamp for each in several]
+        stamps = [each and each.stamp for each in (given.drafts, given.alone, given.judged)]
         self.put("influences", given.drafts.run.run_id, stamps, make)
 
 
-def _is_readable(each: Stored) -> bool:
+def _is_readable(rows: Path) -> bool:
     with duckdb.connect() as db:
         try:
-            rows = str(each.results.rows(each.run))
-            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [rows])
+            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [str(rows)])
         except duckdb.Error:
             return False
     return True

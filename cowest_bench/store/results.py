@@ -52,16 +52,12 @@ class Results:
         self.models = self.root / "models"
         self.locks = self.root / "locks"
         self.database = self.root / "scores.duckdb"
-        self._read: dict[Path, tuple[str, Run]] = {}  # with the files' stamps
+        self._known: dict[Path, tuple[str, Run]] = {}  # what was read, with the files' stamps
         self._damaged: dict[Path, str] = {}
         self._old: set[Path] = set()
 
     def prepare(self) -> None:
-        """Make the folders.
-
-        Raises:
-            ConfigError: If the place cannot be written to, or is full.
-        """
+        """Make the folders; a ConfigError if the place cannot be written to, or is full."""
         try:
             for folder in (self.runs, self.pairs, self.logs, self.models, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -91,47 +87,29 @@ class Results:
     def find(self, run_id: str) -> Run | None:
         """The run with this id, if it is there and can be read; a damaged one is named and made anew."""
         path = self.runs / f"{run_id}.json"
-        return self._readable(path, {}) if path.is_file() else None
+        return self._find(path, {}) if path.is_file() else None
 
     def all_runs(self) -> list[Run]:
         """Every run that can be read, oldest first; of the others it is said why not (``damaged``).
 
         Each is read once, unless its files change.
         """
-        sound = self._stamps_in_database()
-        known = (self._readable(path, sound) for path in sorted(self.runs.glob("*.json")))
-        return sorted(filter(None, known), key=lambda run: (run.created, run.run_id))
+        paths = sorted(self.runs.glob("*.json"))
+        checked = {} if self._known.keys() >= {*paths} else self._stamps_in_database()
+        found = (self._find(path, checked) for path in paths)
+        return sorted(filter(None, found), key=lambda run: (run.created, run.run_id))
 
-    def stamp(self, run: Run) -> str:
-        """What changes whenever a run's files do, as they were when the run was read."""
-        return self._read[self.runs / f"{run.run_id}.json"][0]
-
-    @property
-    def damaged(self) -> list[str]:
-        """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
-        if not self._old:
-            return [*self._damaged.values()]
-        runs = f"{len(self._old)} {'run' if len(self._old) == 1 else 'runs'}"
-        older = (
-            f"{self.runs} has {runs} of an earlier version of cowest-bench, which this one cannot read; "
-            "run them again, or remove them."
-        )
-        return [*self._damaged.values(), older]
-
-    def skip(self, run: Run, why: RecordError) -> None:
-        """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
-        self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
-
-    def _readable(self, path: Path, sound: Mapping[str, str]) -> Run | None:
-        """A run, or None and a note of what is wrong with it; ``sound`` are stamps of checked files."""
-        now = ""
+    def _find(self, path: Path, checked: Mapping[str, str]) -> Run | None:
+        """A run, or None and a note of what is wrong with it; ``checked`` are stamps of sound files."""
+        stamp = ""
         with suppress(OSError):  # which reading says in a sentence
-            now = file_stamp(path, path.with_suffix(".parquet"))
-        if now and now == self._read.get(path, ("",))[0]:
-            return self._read[path][1]
+            stamp = file_stamp(path, path.with_suffix(".parquet"))
+        before, run = self._known.get(path, ("", None))
+        if run and before == stamp:
+            return run
         try:
-            run = read_run(path, check_rows=sound.get(path.stem) != now)
-            self._read[path] = (now, run)
+            run = read_run(path, check_rows=checked.get(path.stem) != stamp)
+            self._known[path] = stamp, run
             return run
         except OldRunError:
             if not self._old:
@@ -149,37 +127,45 @@ class Results:
         return None
 
     def _stamps_in_database(self) -> dict[str, str]:
-        """The stamps of runs whose rows the database has, so that their files need not be opened."""
+        """Of runs whose rows the database has, so that their files need not be opened to check them."""
         import duckdb
 
-        if not self.database.is_file():
-            return {}
-        try:
+        with suppress(duckdb.Error):  # none, or of another version
             with duckdb.connect(str(self.database), read_only=True) as db:
-                return dict(
-                    db.execute("SELECT key, inputs FROM made WHERE name = 'samples'").fetchall()
-                )
-        except duckdb.Error:  # of another version
-            return {}
+                known = db.execute("SELECT key, inputs FROM made WHERE name = 'samples'")
+                return dict(known.fetchall())
+        return {}
+
+    def stamp(self, run: Run) -> str:
+        """Changes whenever the files of a run that was read do."""
+        return self._known[self.runs / f"{run.run_id}.json"][0]
+
+    @property
+    def damaged(self) -> list[str]:
+        """What was met so far and cannot be read, a sentence for each file; old ones are one sentence."""
+        if not self._old:
+            return [*self._damaged.values()]
+        runs = f"{len(self._old)} {'run' if len(self._old) == 1 else 'runs'}"
+        older = (
+            f"{self.runs} has {runs} of an earlier version of cowest-bench, which this one cannot read; "
+            "run them again, or remove them."
+        )
+        return [*self._damaged.values(), older]
+
+    def skip(self, run: Run, why: RecordError) -> None:
+        """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
+        self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
 
     def rows(self, run: Run) -> Path:
         """The Parquet file of a run's rows."""
         return self.runs / f"{run.run_id}.parquet"
 
     def samples(self, run: Run) -> list[SampleScore]:
-        """The rows of a run, by epoch and then in document order.
-
-        Raises:
-            RecordError: If they cannot be read.
-        """
+        """The rows of a run, by epoch and then in document order; a RecordError if unreadable."""
         return [SampleScore(**row) for row in self.columns(run).to_pylist()]
 
     def columns(self, run: Run, names: Sequence[str] | None = None) -> Any:
-        """Some columns of a run's rows (all by default), as a pyarrow table.
-
-        Raises:
-            RecordError: If the rows cannot be read.
-        """
+        """Some columns of a run's rows (all by default), as a pyarrow table; a RecordError if unreadable."""
         import pyarrow
         import pyarrow.parquet
 
@@ -194,12 +180,19 @@ class Results:
                 "file and run it again."
             ) from error
 
+    # --- writing ----------------------------------------------------------------------------------
+
     def write(self, run: Run, samples: Sequence[SampleScore]) -> Run:
-        """Put a run in place, with the hash of its rows; returns it as it is stored."""
+        """Put a run in place, with the hash of its rows; returns it as it is stored.
+
+        The hash is of what was drafted, answered and scored, not of what it took.
+        """
         import pyarrow
         import pyarrow.parquet
 
-        stored = run.model_copy(update={"content": content_of(samples)})
+        names = ("sample_id", "epoch", "draft", "output", "completions", "score", "gold_logprob")
+        content = content_hash([[getattr(row, name) for name in names] for row in samples])
+        stored = run.model_copy(update={"content": content})
         table = pyarrow.Table.from_pylist([asdict(row) for row in samples], schema=arrow_schema())
         with replaced(self.rows(run)) as path:
             pyarrow.parquet.write_table(table, path)
@@ -210,22 +203,12 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A finished run, with its folder and what that is: ``local`` or ``reference``."""
+    """A finished run, with its folder, what that is (``local`` or ``reference``), and ``Results.stamp``."""
 
     run: Run
     results: Results
     source: str
-
-    @property
-    def stamp(self) -> str:
-        """What changes whenever its files do."""
-        return self.results.stamp(self.run)
-
-
-def content_of(samples: Sequence[SampleScore]) -> str:
-    """Hash of what was drafted, answered and scored; not of what it took."""
-    names = ("sample_id", "epoch", "draft", "output", "completions", "score", "gold_logprob")
-    return content_hash([[getattr(row, name) for name in names] for row in samples])
+    stamp: str
 
 
 def read_run(path: Path, *, check_rows: bool = True) -> Run:
