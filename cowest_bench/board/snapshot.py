@@ -49,9 +49,10 @@ def publish(
     command: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """Write a snapshot of all finished test runs, and return its path.
+    """Write a snapshot of all finished test runs to ``target``, and return that.
 
-    What cannot be read is left out, and a sentence in the snapshot says so (``notes``).
+    What cannot be read is left out, and a sentence in the snapshot says so (``notes``). A ConfigError if
+    the file cannot be written; an older one stays as it was.
 
     Args:
         results: Where the runs are.
@@ -61,9 +62,6 @@ def publish(
         texts: Whether to keep questions, answers, drafts, prompts and error messages.
         command: What made it, for the record.
         progress: Told how many runs are done.
-
-    Raises:
-        ConfigError: If the file cannot be written; an older one stays as it was.
     """
     folders = {"local": results} | ({"reference": Results(submitted)} if submitted else {})
     export = Export(folders, text_length=TEXT_LENGTH if texts else 0)

@@ -27,16 +27,10 @@ LEFT_OUT = "…"  # stands for a draft whose text is not published
 
 
 def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: bool) -> list[Path]:
-    """Add test runs, with the trainings of their weak models, and return the new files.
+    """Add test runs to a folder, with the trainings of their weak models, and return the new files.
 
-    Args:
-        results: Where the runs are.
-        texts: Which runs, as ``selection.select`` reads them.
-        folder: Of the reference results.
-        keep_texts: Whether questions, answers, drafts and error messages may be published.
-
-    Raises:
-        ConfigError: If there are no such runs, they were already added, or a check fails.
+    ``texts`` say which (see ``select``); with ``keep_texts`` questions, answers, drafts and error messages
+    are published. A ConfigError if there are none, they were already added, or a check fails.
     """
     if broken := problems(folder):
         raise ConfigError(f"{folder} has been changed: {broken[0]} Repair it first.")

@@ -21,10 +21,7 @@ PRICE_COLUMNS = ("score", "cost", "weak_seconds", "strong_seconds")
 
 
 class StoredItems:
-    """The items of stored runs, each read once.
-
-    A run whose rows cannot be read is added to ``results.damaged`` and has no items.
-    """
+    """The items of stored runs, each read once; a run without readable rows is ``results.damaged``."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -75,30 +72,17 @@ def prices(run: Run, table: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a run scored and took, beside the comparison. What is not known is NaN.
-
-    Attributes:
-        run: The run.
-        usd_per_1k: US dollars paid to endpoints per thousand samples asked once, from those with a
-            score.
-        seconds_per_1k: Seconds that the models took for them, one after the other.
-        copy_rate: Share of a collaboration's answers that are the answers of the same weak model
-            alone, ignoring case and outer space.
-        gap_recovered: ``contrasts.gap_recovered`` by the runs of its models alone.
-    """
+    """What a run took, and what it made of its models; what is not known is NaN."""
 
     run: Run
-    usd_per_1k: float = nan
-    seconds_per_1k: float = nan
-    copy_rate: float = nan
-    gap_recovered: float = nan
+    usd_per_1k: float = nan  # paid to endpoints per thousand samples asked once, from those scored
+    seconds_per_1k: float = nan  # that the models took for them, one after the other
+    copy_rate: float = nan  # answers that are its weak model's alone, but for case and outer space
+    gap_recovered: float = nan  # contrasts.gap_recovered, by the runs of its models alone
 
 
 def profile(read: StoredItems, run: Run, stored: Sequence[Run]) -> Profile:
-    """What a run took, and what it made of its models, by the ``stored`` runs of each alone.
-
-    If its rows cannot be read, the run is added to ``results.damaged``.
-    """
+    """By the ``stored`` runs of each model alone; a run that cannot be read is ``results.damaged``."""
     results, alone = read.results, Singles(stored)
     singles = [alone.of(run, name) for name in run.compared_with]
     try:
@@ -148,11 +132,7 @@ class Made(Protocol):
 
 
 def made_differently(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
-    """What else differs between the two sides of a comparison, a sentence each.
-
-    Args:
-        sides: A run of A and the run of B on the same data, for each data set.
-    """
+    """What else differs between the runs of A and of B on the same data, a sentence each."""
     differing = []
     for name in sorted({name for pair in sides for each in pair for name in each.versions}):
         ours, theirs = (
@@ -184,30 +164,19 @@ def made_differently(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Stored runs, compared.
-
-    Attributes:
-        ours: The runs of A, with what they took.
-        theirs: The runs of B, with what they took.
-        comparison: Verdicts by domain and pooled.
-        warnings: What else differs between the sides, and what could not be read, a sentence each.
-    """
+    """The runs of A and those of B, compared."""
 
     ours: tuple[Profile, ...]
     theirs: tuple[Profile, ...]
     comparison: Comparison
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # what else differs between the sides, and what could not be read
 
 
 def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: float) -> Compared:
-    """Compare two selections of stored runs on the data that both answered.
+    """Compare two selections of stored runs (see ``select``) on the data that both answered.
 
-    A run whose rows cannot be read is left out with a warning if another one remains.
-
-    Raises:
-        ConfigError: If a selection means no run, or several of one data set.
-        ComparisonError: If they have no sample in common that both have a score for, or no run of a
-            side can be read.
+    A run whose rows cannot be read is left out with a warning if another one remains; a ComparisonError
+    if none does, or if no sample has a score on both sides.
     """
     stored, read = results.all_runs(), StoredItems(results)
     sides = []
@@ -238,11 +207,7 @@ def by_domain(parts: Sequence[tuple[str, Pairs]]) -> dict[str, Pairs]:
 
 
 def _same_data(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs of both sides that answered the same data, or its first samples (``limit``).
-
-    Raises:
-        ComparisonError: If there are none.
-    """
+    """The runs of both sides that answered the same data, or its first samples (``limit``)."""
 
     def but_limit(run: Run) -> str:
         options = {key: value for key, value in run.options.items() if key != "limit"}

@@ -55,8 +55,7 @@ SHOWN = ("suite", "domain", "source", "training", "current")
 def rebuild(results: Results) -> list[str]:
     """Write the database anew, and return a sentence for each run that was left out.
 
-    Raises:
-        ConfigError: If it cannot be written; the database from before, and all runs, are as they were.
+    A ConfigError if it cannot be written; the database from before, and all runs, are as they were.
     """
 
     def fill(export: Export) -> None:
@@ -80,11 +79,7 @@ def rebuild(results: Results) -> list[str]:
 
 
 def connect(results: Results) -> duckdb.DuckDBPyConnection:
-    """Open the database for reading.
-
-    Raises:
-        ConfigError: If there is none.
-    """
+    """Open the database for reading; a ConfigError if there is none."""
     if not results.database.is_file():
         raise ConfigError(
             f"There are no results in {results.root}; make some with cowest demo or cowest run."
@@ -95,9 +90,7 @@ def connect(results: Results) -> duckdb.DuckDBPyConnection:
 def stored_runs(folders: Mapping[str, Results], warn: Callable[[str], None]) -> list[Stored]:
     """Every run that can be used, oldest first; of two with the same id that of the first folder.
 
-    Args:
-        folders: By their sources, ``local`` and ``reference``.
-        warn: Told which files are left out, and why.
+    Folders are by source, ``local`` or ``reference``; ``warn`` is told which files are left out, and why.
     """
     found: dict[str, Stored] = {}
     for source, results in folders.items():
@@ -114,11 +107,7 @@ def stored_runs(folders: Mapping[str, Results], warn: Callable[[str], None]) -> 
 
 
 def require_fields(run: Run) -> None:
-    """Check what the reader of a run does not, and the tables need.
-
-    Raises:
-        RecordError: If something is missing, in a sentence without a path.
-    """
+    """Check what the reader of a run does not, and the tables need; a RecordError without a path."""
     name = f"{printable(run.run_id[:64])}.json"
     if not FILE_NAME.fullmatch(run.run_id):
         raise RecordError(f"{name} is not named by the id of a run.")
@@ -140,12 +129,8 @@ class Export:
     """Fills the tables of one database from stored runs (``stored``); ``notes`` say what is left out.
 
     Rows belong to a key, the value of their table's first column. The table ``made`` holds what those of
-    each key were made from: for ``samples`` the run's stamp, else a hash of what ``put`` is given.
-
-    Args:
-        folders: The results folders, by source.
-        text_length: Longer texts are cut; 0 leaves all texts out, None keeps them whole.
-        tick: Called before each run.
+    each key were made from: for ``samples`` the run's stamp, else a hash of what ``put`` is given. Texts
+    longer than ``text_length`` are cut; 0 leaves all texts out. ``tick`` is called before each run.
     """
 
     db: duckdb.DuckDBPyConnection

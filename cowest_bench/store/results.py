@@ -130,11 +130,12 @@ class Results:
         """Of runs whose rows the database has, so that their files need not be opened to check them."""
         import duckdb
 
-        with suppress(duckdb.Error):  # none, or of another version
+        try:
             with duckdb.connect(str(self.database), read_only=True) as db:
                 known = db.execute("SELECT key, inputs FROM made WHERE name = 'samples'")
                 return dict(known.fetchall())
-        return {}
+        except duckdb.Error:  # none, or of another version
+            return {}
 
     def stamp(self, run: Run) -> str:
         """Changes whenever the files of a run that was read do."""

@@ -36,19 +36,12 @@ READ = (
 
 @dataclass
 class Measured:
-    """A run with what was measured.
-
-    Attributes:
-        stored: The run, and where it is.
-        place: Where its data set is shown.
-        row: Its row in the table ``runs``, or what of it others are made from.
-        card: Of the training that made its weak model.
-    """
+    """A run with what was measured."""
 
     stored: Stored
     place: Place
-    row: TableRow
-    card: Card | None
+    row: TableRow  # in the table runs
+    card: Card | None  # of the training that made its weak model
 
     @property
     def run(self) -> Run:
@@ -57,11 +50,7 @@ class Measured:
 
     @cached_property
     def items(self) -> Items:
-        """Its samples with their scores.
-
-        Raises:
-            RecordError: If they cannot be read any more.
-        """
+        """Its samples with their scores; a RecordError if they cannot be read any more."""
         return comparison.items(self.stored.results.columns(self.run, comparison.ITEM_COLUMNS))
 
 
@@ -150,12 +139,10 @@ def strong_single(singles: Mapping[str, Measured | None]) -> str | None:
 def gain_columns(
     ours: Sequence[Items], singles: Mapping[str, Sequence[Items] | None], strong: str | None
 ) -> TableRow:
-    """The columns of a gain over one or several data sets.
+    """The columns of a gain over the data sets of ``ours``.
 
-    Args:
-        ours: The system's items, one for each data set.
-        singles: Those of the systems it is compared with, in the same order; None if not run.
-        strong: The one of these in which the strong model answers.
+    ``singles`` are the items of the systems it is compared with, None if not run; in ``strong`` the
+    strong model answers.
     """
     over = partial(gain, ours, margin=MARGIN)
     known = {name: items for name, items in singles.items() if items is not None}
@@ -185,11 +172,7 @@ def gain_columns(
 
 
 def influence_rows(given: Feedback) -> Iterator[TableRow]:
-    """Δ of every scored draft, by every signal there is, as the method computes it.
-
-    Raises:
-        ComparisonError: If the rows of a run cannot be read.
-    """
+    """Δ of every scored draft by every signal there is; a RecordError if a run cannot be read."""
     without, drafts = _scores(given.alone), _scores(given.drafts)
     sides: list[tuple[Signal, list[SampleScore]]] = [("metric", drafts), ("logprob", drafts)]
     if given.judged:

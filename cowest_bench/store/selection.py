@@ -32,14 +32,8 @@ ANSWERING: tuple[Role, ...] = ("weak", "strong")
 def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> list[Run]:
     """The runs that a selection (see the module) means, one for each data set, by domain.
 
-    Args:
-        stored: Every run, oldest first.
-        text: The selection.
-        damaged: What could not be read, a sentence each, for the error if no run is found.
-
-    Raises:
-        ConfigError: If the selection cannot be understood, or means no run or several of one data set.
-        RecordError: If it means no run, and some could not be read.
+    ``stored`` is every run, oldest first; ``damaged`` says what could not be read. A ConfigError if it
+    means no run, or several of one data set; a RecordError if it means none, and some are damaged.
     """
     if ALL in text.split():
         raise ConfigError(
@@ -56,12 +50,7 @@ def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> lis
 
 
 def select_all(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> list[Run]:
-    """As ``select``, for any number of entries; ``@all`` means every checkpoint of each.
-
-    Raises:
-        ConfigError: If the selection cannot be understood, or means no run.
-        RecordError: If it means no run, and some could not be read.
-    """
+    """As ``select``, for any number of entries; ``@all`` means every checkpoint of each."""
     wanted, starts, which = _read(text)
     found, before = [], []
     for start in starts:
@@ -144,11 +133,7 @@ def described(run: Run) -> str:
 
 
 class Singles:
-    """The runs in which a model answers alone, by that model.
-
-    Args:
-        stored: Runs, oldest first; those of several models, and controls, are left out.
-    """
+    """The runs, given oldest first, in which a model answers alone."""
 
     def __init__(self, stored: Iterable[Run]) -> None:
         self._newest = {
@@ -159,11 +144,10 @@ class Singles:
         }
 
     def of(self, run: Run, system: str) -> Run | None:
-        """The newest run of the same data in which a model of ``run`` answers alone, by the system's name.
+        """The newest run of this system on the same data, with the same model.
 
-        For the weak model, if there is none, the newest run with the same weights, or else with a model
-        trained from the same one here. None if there is neither, since another model's score says
-        nothing about this run.
+        For a weak model without one, that with the same weights, or else one trained from the same model
+        here; never another model's, whose score says nothing about this run.
         """
         found = (self._newest.get((system, run.data, each)) for each in _likenesses(run))
         return next(filter(None, found), None)
@@ -185,10 +169,7 @@ def answering(run: Run) -> list[Role]:
 
 
 def closest_last(run: Run, others: Sequence[Run]) -> list[Run]:
-    """The runs whose weak model is trained from the same one here, then those with the same weights.
-
-    Within each, the order is as given.
-    """
+    """The runs whose weak model is trained from the same one here, then those with the same weights."""
     if run.weak is None:
         return []
     name, base = run.weak.name, run.weak.base_label

@@ -41,23 +41,16 @@ def new_database(
     views: Mapping[str, str],
     fits: Callable[[duckdb.DuckDBPyConnection], bool] = lambda db: False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database that replaces ``target`` at the end, if all of it is on disk then.
+    """A database that replaces the file ``target`` at the end, if all of it is on disk then.
 
-    Args:
-        target: The file. Who reads an older one is not disturbed.
-        tables: Names of ``schema.TABLES``.
-        views: Their queries by name.
-        fits: Whether to start with what is in the older file; else all tables are empty.
-
-    Raises:
-        OSError: If it cannot be written; ``target`` is as before.
-        duckdb.Error: Likewise.
+    It starts with what is in the older file if that ``fits``, else with empty tables. Readers of the
+    older one are not disturbed. An OSError or duckdb.Error if it cannot be written; ``target`` is as before.
     """
     remove_leftovers(target)
     with replaced(target) as path:
         log = path.with_name(f"{path.name}.wal")
         try:
-            started = target.is_file() and _copied(target, path, fits)
+            started = target.is_file() and _copied(target, path, tables, fits)
             with duckdb.connect(str(path)) as db:
                 db.execute(SETTINGS)
                 if not started:
@@ -75,13 +68,18 @@ def new_database(
     flush(target.parent)
 
 
-def _copied(target: Path, path: Path, fits: Callable[[duckdb.DuckDBPyConnection], bool]) -> bool:
+def _copied(
+    target: Path,
+    path: Path,
+    tables: Iterable[str],
+    fits: Callable[[duckdb.DuckDBPyConnection], bool],
+) -> bool:
     shutil.copyfile(target, path)
     try:
         with duckdb.connect(str(path), read_only=True) as db:
-            if fits(db):
+            if fits(db) and _count_rows(db, tables):
                 return True
-    except duckdb.Error:  # of another version, or damaged
+    except duckdb.Error:  # of another version, damaged, or with other tables
         pass
     path.unlink()
     return False
