@@ -78,15 +78,6 @@ def rebuild(results: Results) -> list[str]:
     return export.notes
 
 
-def connect(results: Results) -> duckdb.DuckDBPyConnection:
-    """Open the database for reading; a ConfigError if there is none."""
-    if not results.database.is_file():
-        raise ConfigError(
-            f"There are no results in {results.root}; make some with cowest demo or cowest run."
-        )
-    return duckdb.connect(str(results.database), read_only=True)
-
-
 def stored_runs(folders: Mapping[str, Results], warn: Callable[[str], None]) -> list[Stored]:
     """Every run that can be used, oldest first; of two with the same id that of the first folder.
 
