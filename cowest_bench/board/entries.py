@@ -16,7 +16,7 @@ import numpy as np
 from cowest_bench.analysis import ALPHA, POOLED, contrasts, resampling, stats
 from cowest_bench.config import ROLES
 from cowest_bench.store.records import Entry
-from cowest_bench.store.rows import Measured, gain_columns, singles_among, strong_single
+from cowest_bench.store.rows import Measured, gain_row, singles_among
 from cowest_bench.store.schema import MIN_COVERAGE
 from cowest_bench.store.selection import ANSWERING
 from cowest_bench.store.suites import shown
@@ -62,7 +62,7 @@ def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
                 **_scored(entry, of),
             }
             if of[0].run.compared_with:
-                rows[entry] |= _gained(of, [singles_of(each) for each in of])
+                rows[entry] |= gain_row(of, [singles_of(each) for each in of])
         tested = [row for row in rows.values() if "over_best_p" in row]
         adjusted = stats.holm([row["over_best_p"] for row in tested])
         for row, p in zip(tested, adjusted, strict=True):
@@ -105,19 +105,6 @@ def _mean(rows: Sequence[TableRow], name: str, weight: str | None) -> float | No
         return None
     totals = [row[weight] * row[name] if weight else row[name] for row in rows]
     return float(sum(totals) / sum(row[weight or "n_total"] for row in rows))
-
-
-def _gained(parts: Sequence[Measured], found: Sequence[Mapping[str, Measured | None]]) -> TableRow:
-    """What an entry gains over all domains, and which systems have not been run in all of them."""
-    alone = {name: [each.get(name) for each in found] for name in parts[0].run.compared_with}
-    singles = {
-        name: [each.items for each in runs if each] if all(runs) else None
-        for name, runs in alone.items()
-    }
-    missing = [f"{shown(name)} alone" for name, items in singles.items() if items is None]
-    strong = next(filter(None, map(strong_single, found)), None)
-    columns = gain_columns([each.items for each in parts], singles, strong)
-    return {"missing": ", ".join(missing) or None, **columns}
 
 
 def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measured]]) -> None:

@@ -267,7 +267,7 @@ class Export:
             if each.run.compared_with:
                 singles = singles_of(each)
                 stamps = [(name, one and one.stored.stamp) for name, one in singles.items()]
-                make = partial(gain_row, each, singles)
+                make = partial(map, gain_row, [[each]], [[singles]])
                 self.put("gains", each.run.run_id, [each.stored.stamp, stamps], make)
         return known
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cowest_bench.analysis import MARGIN, contrasts
-from cowest_bench.analysis.contrasts import Items
+from cowest_bench.analysis.contrasts import Contrast, Items
 from cowest_bench.analysis.feedback import Signal, influence
 from cowest_bench.analysis.gains import gain
 from cowest_bench.config import ROLES
@@ -107,15 +107,6 @@ def _usage(table: Any) -> TableRow:
     return row
 
 
-def gain_row(each: Measured, singles: Mapping[str, Measured | None]) -> Iterator[TableRow]:
-    """The row of a run in ``gains``, by the runs of its models alone."""
-    found = {name: [one.items] if one else None for name, one in singles.items()}
-    alone = [one.run for one in singles.values() if one]
-    runs = {f"{role}_run": run.run_id for run in alone for role in run.models}
-    columns = gain_columns([each.items], found, strong_single(singles))
-    yield {"run_id": each.run.run_id, **runs, **columns}
-
-
 def singles_among(
     members: Sequence[Measured],
 ) -> Callable[[Measured], dict[str, Measured | None]]:
@@ -130,45 +121,44 @@ def singles_among(
     return of
 
 
-def strong_single(singles: Mapping[str, Measured | None]) -> str | None:
-    """Name of the system in which the strong model answers alone."""
-    alone = (name for name, each in singles.items() if each and [*each.run.models] == ["strong"])
-    return next(alone, None)
+def gain_row(parts: Sequence[Measured], found: Sequence[Mapping[str, Measured | None]]) -> TableRow:
+    """What a system gains on one or several data sets, by the runs of its models alone on each.
 
-
-def gain_columns(
-    ours: Sequence[Items], singles: Mapping[str, Sequence[Items] | None], strong: str | None
-) -> TableRow:
-    """The columns of a gain over the data sets of ``ours``.
-
-    ``singles`` are the items of the systems it is compared with, None if not run; in ``strong`` the
-    strong model answers.
+    ``missing`` are the systems to compare with that have not been run in all of them.
     """
-    over = partial(gain, ours, margin=MARGIN)
-    known = {name: items for name, items in singles.items() if items is not None}
-    best = over(known) if len(known) == len(singles) else None
-    # The weak model's run may be missing, or share no scored sample.
-    by_strong = (best or over({strong: known[strong]})) if strong in known else None
-    row: TableRow = {"best_single": best.best} if best else {}
-    if strong and by_strong:
-        row |= {name: getattr(by_strong.over[strong], name) for name in COUNTS}
-    found = {
-        "over_best": best and best.contrast,
-        "over_strong": by_strong and strong and by_strong.over[strong],
-    }
-    for name, contrast in found.items():
-        if contrast:
-            value, low, high = contrast.difference
-            row |= {
-                name: value,
-                f"{name}_low": low,
-                f"{name}_high": high,
-                f"{name}_p": contrast.p,
-                f"{name}_verdict": str(contrast.verdict),
-                f"{name}_detectable": contrast.detectable,
-                f"{name}_needed": contrast.needed,
-            }
+    runs = {name: [each.get(name) for each in found] for name in parts[0].run.compared_with}
+    singles = {name: [each for each in of if each] for name, of in runs.items() if all(of)}
+    missing = ", ".join(f"{shown(name)} alone" for name in runs if name not in singles)
+    row: TableRow = {"run_id": parts[0].run.run_id, "missing": missing or None}
+    for each in filter(None, found[0].values()):
+        row |= {f"{role}_run": each.run.run_id for role in each.run.models}
+    items = {name: [each.items for each in of] for name, of in singles.items()}
+    over = partial(gain, [each.items for each in parts], margin=MARGIN)
+    best = None if missing else over(items)
+    if best:
+        row |= {"best_single": best.best, **_difference("best", best.contrast)}
+    for name, of in singles.items():
+        if [*of[0].run.models] == ["strong"]:
+            # The weak model's run may be missing, or share no scored sample.
+            if by_strong := best or over({name: items[name]}):
+                contrast = by_strong.over[name]
+                row |= {count: getattr(contrast, count) for count in COUNTS}
+                row |= _difference("strong", contrast)
+            break
     return row
+
+
+def _difference(whom: str, found: Contrast) -> TableRow:
+    value, low, high = found.difference
+    return {
+        f"over_{whom}": value,
+        f"over_{whom}_low": low,
+        f"over_{whom}_high": high,
+        f"over_{whom}_p": found.p,
+        f"over_{whom}_verdict": str(found.verdict),
+        f"over_{whom}_detectable": found.detectable,
+        f"over_{whom}_needed": found.needed,
+    }
 
 
 def influence_rows(given: Feedback) -> Iterator[TableRow]:
