@@ -99,8 +99,8 @@ def _fill(export: Export, baselines: Path | None) -> None:
         for run in each.runs
     }
     suites: dict[str, list[Stored]] = defaultdict(list)
-    for each in tests:
-        suites[place[each.run.data].suite].append(each)
+    for test in tests:
+        suites[place[test.run.data].suite].append(test)
     trained: dict[str, tuple[Card, Measured]] = {}
     known: list[Run] = []
     for suite, members in sorted(suites.items()):
@@ -124,7 +124,7 @@ def _fill(export: Export, baselines: Path | None) -> None:
         export.flush()
     systems = [*system_rows(known)]
     export.put("systems", "", systems, partial(iter, systems))
-    by_id = {each.run.run_id: each for each in export.stored}
+    by_id = {stored.run.run_id: stored for stored in export.stored}
     several: list[Feedback] = []
     for card, each in trained.values():
         feedback = feedback_of(card, by_id)

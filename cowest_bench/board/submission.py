@@ -122,17 +122,18 @@ def _write(run: Run, table: pyarrow.Table, target: Results, with_card: bool) -> 
 
 
 def _nameless(spec: ModelSpec, with_card: bool) -> ModelSpec:
-    card = spec.card and f"models/{PurePosixPath(spec.card).parent.name}/card.json"
+    def without_folder(name: str) -> str:
+        local = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
+        return Path(name).name if local else name
+
     provider = next((each for each in ("hf/", "vllm/") if spec.name.startswith(each)), "")
-    name = provider + _without_folder(spec.name.removeprefix(provider))
-    adapter = spec.adapter and _without_folder(spec.adapter)
-    cleaned = {"name": name, "adapter": adapter, "card": card if with_card else None}
+    card = f"models/{PurePosixPath(spec.card).parent.name}/card.json" if spec.card else None
+    cleaned = {
+        "name": provider + without_folder(spec.name.removeprefix(provider)),
+        "adapter": spec.adapter and without_folder(spec.adapter),
+        "card": card if with_card else None,
+    }
     return spec.model_copy(update=cleaned)
-
-
-def _without_folder(name: str) -> str:
-    local = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
-    return Path(name).name if local else name
 
 
 def _add(packed: Path, folder: Path) -> list[Path]:

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from itertools import accumulate, groupby
 from pathlib import Path
 
 import duckdb
@@ -44,7 +43,7 @@ logger = logging.getLogger("cowest_bench")
 
 TEXTS = ("question", "gold", "draft", "output", "completions", "answer", "metrics", "error")
 MOST_NOTES = 200
-MOST_ROWS = 50_000  # that one statement copies, and those of one run more
+MOST_ROWS = 50_000  # that one statement copies, unless a run has more
 HASH_LENGTH = 16  # characters of a cluster's hash
 #: A key, the hash of its inputs, and what makes its rows.
 Waiting = tuple[str, str, Callable[[], Iterable[TableRow]]]
@@ -296,52 +295,44 @@ class Export:
             row = run_row(run, items, table, texts=self.text_length != 0)
             found[run.run_id] = Measured(each, place, row, self._card(run))
             found[run.run_id].items = items
-        copied = {each.run.run_id for each in self._copied([m.stored for m in found.values()])}
+        copied = self._copy([found[run_id].stored for run_id in sorted(found)])
         return {run_id: each for run_id, each in found.items() if run_id in copied}
 
-    def _copied(self, several: Sequence[Stored]) -> Iterator[Stored]:
-        """Copy the rows of runs; yields those that could be read, and notes the others."""
-        ordered = sorted(several, key=lambda each: each.run.run_id)
-        counts = accumulate(each.run.n_total for each in ordered)
-        # Each statement takes a flush of the disk, and memory.
-        for _, batch in groupby(
-            zip(ordered, counts, strict=True), lambda pair: pair[1] // MOST_ROWS
-        ):
-            together = [each for each, _ in batch]
-            try:
-                self._copy(together)
-            except duckdb.Error as error:  # one of them is broken, or the disk is full
-                if len(together) > 1:
-                    for each in together:
-                        yield from self._copied([each])
-                elif _is_readable(together[0].results.rows(together[0].run)):
-                    raise
-                else:
-                    run_id, why = together[0].run.run_id, str(error).splitlines()[0]
-                    self.warn(f"The rows of run {run_id} cannot be read ({why}).")
-            else:
-                for each in together:
-                    self._made["samples", each.run.run_id] = each.stamp
-                    yield each
+    def _copy(self, several: Sequence[Stored]) -> list[str]:
+        """Copy the rows of runs; the ids of those that could be read, and a note of each other one.
 
-    def _copy(self, several: Sequence[Stored]) -> None:
-        """Copy the rows of runs; DuckDB reads them, so no object is made of a row."""
+        DuckDB reads them, so no object is made of a row. Each statement takes a flush of the disk, and
+        memory.
+        """
+        half = len(several) // 2
+        if half and sum(each.run.n_total for each in several) > MOST_ROWS:
+            return self._copy(several[:half]) + self._copy(several[half:])
+        paths = [str(each.results.rows(each.run)) for each in several]
         columns = ", ".join(f"{self._column(name)} AS {name}" for name in TABLES["samples"])
-        self.db.execute(
-            f"INSERT INTO samples SELECT {columns} FROM read_parquet(?, filename => true) AS given "
-            "ORDER BY 1, epoch, sample_id",
-            [[str(each.results.rows(each.run)) for each in several]],
-        )
+        source = f"SELECT {columns} FROM read_parquet(?, filename => true) AS given"
+        try:
+            if several:
+                order = "ORDER BY 1, epoch, sample_id"
+                self.db.execute(f"INSERT INTO samples {source} {order}", [paths])
+        except duckdb.Error as error:  # one of them is broken, or the disk is full
+            if half:
+                return self._copy(several[:half]) + self._copy(several[half:])
+            if _is_readable(paths[0]):
+                raise
+            run_id, why = several[0].run.run_id, str(error).splitlines()[0]
+            self.warn(f"The rows of run {run_id} cannot be read ({why}).")
+            return []
+        self._made |= {("samples", each.run.run_id): each.stamp for each in several}
+        return [each.run.run_id for each in several]
 
     def _column(self, name: str) -> str:
         """How a column of ``samples`` is read."""
         held, longest = f"given.{name}", self.text_length
         if name == "run_id":
             return "parse_filename(given.filename, true)"
-        if name == "cluster" and longest == 0:
-            return f"left(sha256({held}), {HASH_LENGTH})"
         if name == "cluster":
-            return f"left({held}, {NAME_LENGTH})"
+            hashed = f"left(sha256({held}), {HASH_LENGTH})"
+            return hashed if longest == 0 else f"left({held}, {NAME_LENGTH})"
         if name in TEXTS and longest == 0:
             return f"CASE WHEN {held} IS NOT NULL THEN 'error' END" if name == "error" else "NULL"
         if name in TEXTS and longest is not None:
@@ -366,10 +357,10 @@ class Export:
         self.put("influences", given.drafts.run.run_id, stamps, make)
 
 
-def _is_readable(rows: Path) -> bool:
+def _is_readable(rows: str) -> bool:
     with duckdb.connect() as db:
         try:
-            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [str(rows)])
+            db.execute("SELECT max(COLUMNS(*)) FROM read_parquet(?)", [rows])
         except duckdb.Error:
             return False
     return True
