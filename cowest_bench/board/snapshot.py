@@ -129,9 +129,9 @@ def _fill(export: Export, baselines: Path | None) -> None:
     for card, each in trained.values():
         feedback = feedback_of(card, by_id)
         several += [feedback] if feedback else []
-        inputs = [card.stamp, each.stored.stamp, each.place, feedback and feedback.drafts.stamp]
-        make = partial(training_rows, card, each, feedback)
-        export.put("trainings", card.name, inputs, make)
+        learned_from = feedback and feedback.drafts.stamp
+        about = [card.stamp, each.stored.stamp, each.place, learned_from]
+        export.put("trainings", card.name, about, partial(training_rows, card, each, feedback))
         export.put("training_steps", card.name, card.stamp, partial(step_rows, card))
     for feedback in distinct_feedback(several):
         export.add_feedback(feedback)

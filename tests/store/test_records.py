@@ -82,6 +82,18 @@ def test_a_run_survives_the_round_trip(results: Results) -> None:
     assert run.coverage == 0.75
 
 
+def test_a_run_is_read_again_only_when_its_files_change(results: Results) -> None:
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    results.write(finished(), samples)
+    (run,) = results.all_runs()
+    assert results.all_runs()[0] is results.find("abc") is run
+    results.write(finished(score=0.25), samples)
+    (again,) = results.all_runs()
+    assert again.score == 0.25
+    results.rows(run).unlink()
+    assert results.all_runs() == [] and "abc" in results.damaged[0]
+
+
 def test_a_failed_write_leaves_the_old_file(results: Results) -> None:
     path = results.root / "file"
     path.write_text("old")
