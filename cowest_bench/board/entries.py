@@ -12,21 +12,25 @@ from dataclasses import asdict
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cowest_bench.analysis import ALPHA, POOLED, contrasts, resampling, stats
-from cowest_bench.analysis.contrasts import Items
-from cowest_bench.analysis.stats import Floats
-from cowest_bench.board.gates import histories
 from cowest_bench.config import ROLES
 from cowest_bench.store.records import Entry
-from cowest_bench.store.rows import Measured, gain_columns, singles_of, strong_single
+from cowest_bench.store.rows import Measured, gain_row, singles_among
 from cowest_bench.store.schema import MIN_COVERAGE
 from cowest_bench.store.selection import ANSWERING
 from cowest_bench.store.suites import shown
 from cowest_bench.store.tables import TableRow
 
 MOST_GROUPS = 5_000  # clusters that ranks resample; more are joined at random into this many
+
+
+def histories(members: Sequence[Measured]) -> list[list[Measured]]:
+    """The checkpoints of every entry on the same data, oldest first."""
+    found: dict[tuple[Entry, str], list[Measured]] = defaultdict(list)
+    for each in sorted(members, key=lambda each: (each.run.created, each.run.run_id)):
+        found[Entry.of(each.run), each.run.data].append(each)
+    return [*found.values()]
 
 
 def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
@@ -40,6 +44,7 @@ def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
         current[history[-1].place.domain][Entry.of(history[-1].run)] = history[-1]
     entries = sorted({entry for known in current.values() for entry in known}, key=repr)
     several_formats = len({entry.format for entry in entries if entry.format}) > 1
+    singles_of = singles_among(members)
     domains = sorted(current)
     complete: list[TableRow] = []
     for name, wanted in [*((domain, [domain]) for domain in domains), (POOLED, domains)]:
@@ -48,54 +53,48 @@ def entry_rows(members: Sequence[Measured]) -> list[TableRow]:
             for entry in entries
             if all(entry in current[domain] for domain in wanted)
         }
-        found = {
-            entry: {
+        rows: dict[Entry, TableRow] = {}
+        for entry, of in parts.items():
+            rows[entry] = {
                 "suite": members[0].place.suite,
                 "domain": name,
                 "label": label(entry, with_format=several_formats),
-                **_entry_row(entry, runs, members),
+                **_scored(entry, of),
             }
-            for entry, runs in parts.items()
-        }
-        _adjust([*found.values()])
-        _rank(found, parts)
-        complete += found.values()
+            if of[0].run.compared_with:
+                rows[entry] |= gain_row(of, [singles_of(each) for each in of])
+        tested = [row for row in rows.values() if "over_best_p" in row]
+        adjusted = stats.holm([row["over_best_p"] for row in tested])
+        for row, p in zip(tested, adjusted, strict=True):
+            row |= {"over_best_p_holm": float(p), "significant": bool(p < ALPHA)}
+        _rank(rows, parts)
+        complete += rows.values()
     return complete
 
 
 def label(entry: Entry, *, with_format: bool) -> str:
     """``SYSTEM: weak-64 + strong (shuffled)``; for a single model, its name alone."""
-    models = " + ".join(name for name in (entry.weak, entry.strong) if name)
-    text = models if entry.system in ROLES else f"{entry.system}: {models}"
+    text = entry.models if entry.system in ROLES else f"{entry.system}: {entry.models}"
     notes = [entry.format if with_format else None, entry.control]
     return shown(" ".join([text, *(f"({note})" for note in notes if note)]))
 
 
-def _entry_row(entry: Entry, parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
-    """The score, cost and gain of an entry in one or several domains."""
-    pairs = contrasts.pool([contrasts.pair(each.items, each.items) for each in parts])
-    scores = pairs.ours[pairs.scored]
-    estimate = stats.mean_interval(scores, pairs.clusters[pairs.scored])
+def _scored(entry: Entry, parts: Sequence[Measured]) -> TableRow:
+    """The score and the cost of an entry in one or several domains."""
+    score = contrasts.score([each.items for each in parts])
     rows = [each.row for each in parts]
+    used = [f"{role}_{what}" for role in ANSWERING for what in ("calls", "tokens")]
     return {
         **{key: value and shown(value) for key, value in asdict(entry).items()},
         "entry": entry.id,
         "domains": len(parts),
-        "n": len(scores),
-        "n_total": len(pairs.keys),
-        "coverage": len(scores) / len(pairs.keys),
-        "score": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "usd_per_1k": _mean(rows, "usd_per_1k", "n_scored"),
-        "seconds_per_1k": _mean(rows, "seconds_per_1k", "n_scored"),
-        **{
-            f"{role}_{what}_per_sample": _mean(rows, f"{role}_{what}", None)
-            for role in ANSWERING
-            for what in ("calls", "tokens")
-        },
+        "n": score.n,
+        "n_total": score.n_total,
+        "coverage": score.coverage,
+        **dict(zip(("score", "low", "high"), score.mean, strict=True)),
+        **{name: _mean(rows, name, "n_scored") for name in ("usd_per_1k", "seconds_per_1k")},
+        **{f"{name}_per_sample": _mean(rows, name, None) for name in used},
         "created": max(each.run.created for each in parts),
-        **_gains(parts, members),
     }
 
 
@@ -108,33 +107,6 @@ def _mean(rows: Sequence[TableRow], name: str, weight: str | None) -> float | No
     return float(sum(totals) / sum(row[weight or "n_total"] for row in rows))
 
 
-def _gains(parts: Sequence[Measured], members: Sequence[Measured]) -> TableRow:
-    """The columns ``GAIN`` over all domains, and which systems have not been run in all of them."""
-    if not parts[0].run.compared_with:
-        return {}
-    found = [singles_of(each, members) for each in parts]
-    names = parts[0].run.compared_with
-    singles = {name: _items([each.get(name) for each in found]) for name in names}
-    missing = [f"{shown(name)} alone" for name, items in singles.items() if items is None]
-    strong = next(filter(None, map(strong_single, found)), None)
-    columns = gain_columns([each.items for each in parts], singles, strong)
-    return {"missing": ", ".join(missing) or None, **columns}
-
-
-def _items(single: Sequence[Measured | None]) -> list[Items] | None:
-    """The samples in every domain; None if one is missing."""
-    items = [each.items for each in single if each]
-    return items if len(items) == len(single) else None
-
-
-def _adjust(rows: Sequence[TableRow]) -> None:
-    """Adjust p by Holm over the entries of one suite and domain; say whether it is below the level."""
-    tested = [row for row in rows if "over_best_p" in row]
-    adjusted = stats.holm([row["over_best_p"] for row in tested])
-    for row, p in zip(tested, adjusted, strict=True):
-        row |= {"over_best_p_holm": float(p), "significant": bool(p < ALPHA)}
-
-
 def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measured]]) -> None:
     """Add the interval of each entry's rank, and the ties.
 
@@ -145,17 +117,20 @@ def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measure
     ranked = [e for e, row in rows.items() if not e.control and row["coverage"] >= MIN_COVERAGE]
     if not ranked:
         return
-    by_domain = [
-        _common([parts[entry][i].items for entry in ranked]) for i in range(len(parts[ranked[0]]))
-    ]
-    scores = np.concatenate([table for table, _ in by_domain], axis=1)
-    sizes = np.cumsum([0, *(codes.max(initial=-1) + 1 for _, codes in by_domain)])
-    clusters = np.concatenate(
-        [codes + start for (_, codes), start in zip(by_domain, sizes[:-1], strict=True)]
-    )
-    if not len(clusters):
+    scores, clusters, groups = [], [], 0
+    for several in zip(*([each.items for each in parts[entry]] for entry in ranked), strict=True):
+        keys = reduce(np.intersect1d, [each.keys[~np.isnan(each.scores)] for each in several])
+        scores.append([each.scores[np.searchsorted(each.keys, keys)] for each in several])
+        first = several[0]
+        labels = first.clusters[np.searchsorted(first.keys, keys)]
+        clusters.append(np.unique(labels, return_inverse=True)[1] + groups)
+        groups = int(clusters[-1].max(initial=groups - 1)) + 1
+    if not groups:
         return
-    ranks = resampling.rank_intervals(scores, _joined(clusters))
+    joined = np.concatenate(clusters)
+    if groups > MOST_GROUPS:  # still independent, and faster
+        joined = (np.random.default_rng(0).permutation(groups) % MOST_GROUPS)[joined]
+    ranks = resampling.rank_intervals(np.concatenate(scores, axis=1), joined)
     found = [rows[entry] for entry in ranked]
     for row, rank in zip(found, ranks, strict=True):
         row |= {"rank_best": rank.best, "rank_worst": rank.worst}
@@ -164,19 +139,3 @@ def _rank(rows: Mapping[Entry, TableRow], parts: Mapping[Entry, Sequence[Measure
         if row["rank_best"] > last:
             group, last = group + 1, row["rank_worst"]
         row["tie_group"] = group
-
-
-def _common(several: Sequence[Items]) -> tuple[Floats, NDArray[np.intp]]:
-    """Scores of systems (rows) on the samples that all have scores for; and the samples' clusters."""
-    keys = reduce(np.intersect1d, [each.keys[~np.isnan(each.scores)] for each in several])
-    places = [np.searchsorted(each.keys, keys) for each in several]
-    scores = np.stack([each.scores[rows] for each, rows in zip(several, places, strict=True)])
-    return scores, np.unique(several[0].clusters[places[0]], return_inverse=True)[1]
-
-
-def _joined(clusters: NDArray[np.intp]) -> NDArray[np.intp]:
-    """At most ``MOST_GROUPS`` clusters, joined at random: still independent, and faster."""
-    groups = int(clusters.max()) + 1
-    if groups <= MOST_GROUPS:
-        return clusters
-    return (np.random.default_rng(0).permutation(groups) % MOST_GROUPS)[clusters]

@@ -15,21 +15,19 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from cowest_bench.config import ModelSpec
 from cowest_bench.errors import RecordError, redacted
-from cowest_bench.store import Results, Run, arrow_schema, content_hash, replaced
+from cowest_bench.store import Results, arrow_schema, content_hash, replaced
 from cowest_bench.store.cards import read_card
 from cowest_bench.store.database import TEXTS, require_fields
 from cowest_bench.store.files import FILE_NAME
-from cowest_bench.store.records import Entry
+from cowest_bench.store.records import Entry, Run
 from cowest_bench.store.results import read_run
 from cowest_bench.store.rows import LOCAL_OPTIONS
 
@@ -48,86 +46,56 @@ TOLD_PATHS = r"(?:^|[\s'\"(=])(?:~?/[\w.+-]+/|[A-Za-z]:\\|file:/)"
 WITH_TEXT = (*TEXTS, "cluster")
 
 
-# --- how it is written ---------------------------------------------------------------------------
-
-
-def cleaned(run: Run) -> Run:
-    """A run whose models are named by their folders' names, without log and local options."""
-    models: dict[str, Any] = {str(role): _nameless(spec) for role, spec in run.models.items()}
-    options = {k: v for k, v in run.options.items() if k not in LOCAL_OPTIONS}
-    return run.model_copy(update={**models, "options": options, "log": ""})
-
-
-def _nameless(spec: ModelSpec) -> ModelSpec:
-    card = spec.card and f"models/{PurePosixPath(spec.card).parent.name}/card.json"
-    provider = next((each for each in ("hf/", "vllm/") if spec.name.startswith(each)), "")
-    name = provider + _without_folder(spec.name.removeprefix(provider))
-    adapter = spec.adapter and _without_folder(spec.adapter)
-    return spec.model_copy(update={"name": name, "adapter": adapter, "card": card})
-
-
-def _without_folder(name: str) -> str:
-    local = name.startswith(("/", "./", "../", "~")) or Path(name).is_dir()
-    return Path(name).name if local else name
-
-
-def canonical(content: Mapping[str, Any]) -> str:
+def canonical(content: Mapping[str, object]) -> str:
     """JSON that is the same for the same content, for git."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def files(folder: Path) -> dict[str, Path]:
+    """The files that the index lists, by their paths in the folder."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    return {
+        name: path
+        for name, path in sorted(found.items())
+        if name not in BESIDE and (path.is_symlink() or path.is_file())
+    }
+
+
 def write_index(folder: Path) -> None:
     lines = [
-        json.dumps({"path": path.relative_to(folder).as_posix(), "sha256": _sha256(path)})
-        for path in files(folder)
+        json.dumps({"path": name, "sha256": _sha256(path)}) for name, path in files(folder).items()
     ]
     with replaced(folder / INDEX) as path:
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def files(folder: Path) -> list[Path]:
-    """The files that the index lists."""
-    found = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    return sorted(
-        (path for path in found if path.relative_to(folder).as_posix() not in BESIDE),
-        key=lambda path: path.relative_to(folder).as_posix(),
-    )
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# --- whether it is sound --------------------------------------------------------------------------
-
-
 def problems(folder: Path) -> list[str]:
     """What is wrong with a folder of reference results, a sentence each."""
-    if not folder.exists():
-        return []
-    found = [*_index_problems(folder)]
+    there = files(folder)
+    found = [*_index_problems(folder, there)] if there or (folder / INDEX).exists() else []
     results = Results(folder)
     seen: dict[str, str] = {}
-    for path in files(folder):
-        name = path.relative_to(folder).as_posix()
+    for name, path in there.items():
         if path.is_symlink():
             found.append(f"{name} is a link.")
         elif path.stat().st_size > LARGEST_FILE:
             found.append(f"{name} has more than {LARGEST_FILE:,} bytes.")
         elif re.fullmatch(r"runs/[^/]+\.json", name):
-            found += [f"{name}: {said}" for said in _run_problems(results, path.stem, seen)]
+            found += [f"{name}: {said}" for said in _run_problems(results, path, seen)]
         elif re.fullmatch(r"models/[^/]+/card\.json", name):
             found += [f"{name}: {said}" for said in _card_problems(path)]
-        elif not (
-            re.fullmatch(r"runs/[^/]+\.parquet", name) and path.with_suffix(".json").exists()
+        elif not re.fullmatch(r"runs/[^/]+\.parquet", name) or (
+            not path.with_suffix(".json").exists()
         ):
             found.append(f"{name} belongs to no run and no training.")
     return found
 
 
-def _index_problems(folder: Path) -> Iterator[str]:
-    if not (folder / INDEX).exists() and not files(folder):
-        return  # nothing has been submitted yet
+def _index_problems(folder: Path, there: Mapping[str, Path]) -> Iterator[str]:
     try:
         lines = (folder / INDEX).read_text(encoding="utf-8").splitlines()
         listed = [(entry["path"], entry["sha256"]) for entry in map(json.loads, lines)]
@@ -137,7 +105,6 @@ def _index_problems(folder: Path) -> Iterator[str]:
     names = [name for name, _ in listed]
     if names != sorted(set(names)):
         yield f"{INDEX} is not sorted, or names a file twice."
-    there = {path.relative_to(folder).as_posix(): path for path in files(folder)}
     for name in sorted(there.keys() - set(names)):
         yield f"{name} is not in {INDEX}."
     for name, sha256 in listed:
@@ -147,45 +114,46 @@ def _index_problems(folder: Path) -> Iterator[str]:
             yield f"{name} was changed: its sha256 is not that of {INDEX}."
 
 
-def _run_problems(results: Results, run_id: str, seen: dict[str, str]) -> Iterator[str]:
+def _run_problems(results: Results, path: Path, seen: dict[str, str]) -> Iterator[str]:
     try:
-        run = read_run(results.runs / f"{run_id}.json")
+        run = read_run(path)
         require_fields(run)
     except RecordError as error:
         yield str(error).replace(f"{results.root}/", "")
         return
-    if content_hash(run.identity) != run_id:
+    if content_hash(run.identity) != run.run_id:
         yield "its id is not the hash of its identity."
     same = content_hash([run.data, Entry.of(run).id, run.identity])
     if same in seen:
         yield f"it is the same as {seen[same]}."
-    seen[same] = run_id
-    text = (results.runs / f"{run_id}.json").read_text(encoding="utf-8")
+    seen[same] = run.run_id
+    content = run.model_dump(mode="json")
     local = run.log or run.options.keys() & {*LOCAL_OPTIONS}
-    if local or text != canonical(run.model_dump(mode="json")):
+    if local or path.read_text(encoding="utf-8") != canonical(content):
         yield "it is not written as cowest submit writes it."
-    yield from _private(run.model_dump(mode="json"))
+    yield from _private(content)
     if run.weak and run.weak.card and not (results.root / run.weak.card).is_file():
         yield f"there is no {run.weak.card}."
-    yield from _row_problems(results, run)
-
-
-def _row_problems(results: Results, run: Run) -> Iterator[str]:
     try:
-        table = pyarrow.parquet.read_table(results.runs / f"{run.run_id}.parquet")
+        table = pyarrow.parquet.read_table(results.rows(run))
         table.validate(full=True)
     except (OSError, pyarrow.ArrowException):
         yield "its rows cannot be read."
         return
-    if not table.schema.equals(arrow_schema()):
+    if table.schema.equals(arrow_schema()):
+        yield from _row_problems(run, table)
+    else:
         yield "its rows do not have the columns of this version."
-        return
+
+
+def _row_problems(run: Run, table: pyarrow.Table) -> Iterator[str]:
     ids, epochs, scores = (table[name].to_numpy() for name in ("sample_id", "epoch", "score"))
     scored = ~np.isnan(scores)
-    if (len(ids), int(scored.sum())) != (run.n_total, run.n_scored):
+    n_scored = int(scored.sum())
+    if (len(ids), n_scored) != (run.n_total, run.n_scored):
         yield (
             f"it says {run.n_scored} of {run.n_total} answers were scored, its rows "
-            f"{int(scored.sum())} of {len(ids)}."
+            f"{n_scored} of {len(ids)}."
         )
     elif run.n_scored and not np.isclose(scores[scored].mean(), run.score or 0, atol=1e-9):
         yield f"its score is {run.score}, that of its rows {scores[scored].mean()}."
@@ -214,20 +182,14 @@ def _card_problems(path: Path) -> Iterator[str]:
 
 def _private(content: object) -> Iterator[str]:
     """Keys and folders of a machine in metadata."""
-    for text in _strings(content):
-        if re.search(KEYS, text) or redacted(text) != text:
-            yield "it holds what looks like a key."
-        if re.search(PATHS, text):
-            yield f"it names a folder of a machine: {text[:80]!r}."
-
-
-def _strings(content: object) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield str(key)
-            yield from _strings(value)
+    if isinstance(content, Mapping):
+        for pair in content.items():
+            yield from _private([*pair])
     elif isinstance(content, list):
         for value in content:
-            yield from _strings(value)
+            yield from _private(value)
+    elif isinstance(content, str):
+        if re.search(KEYS, content) or redacted(content) != content:
+            yield "it holds what looks like a key."
+        if re.search(PATHS, content):
+            yield f"it names a folder of a machine: {content[:80]!r}."

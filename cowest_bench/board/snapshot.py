@@ -1,34 +1,38 @@
 """The leaderboard's snapshot: one immutable DuckDB file with everything that the app shows.
 
-``publish`` reads finished test runs, computes all statistics once, and replaces the file as a whole.
-Readers of the old file are not disturbed, and nobody opens a file that a run writes to. Its tables are
-``store.schema.TABLES``.
+``publish`` reads finished test runs, computes all statistics once, and replaces the file as a whole; what
+is in it already and has not changed is kept. Readers of the old file are not disturbed, and nobody opens a
+file that a run writes to. Its tables are ``store.schema.TABLES``.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import duckdb
 
-from cowest_bench.board.entries import entry_rows
-from cowest_bench.board.gates import baseline_rows, blessed_baselines, gate_rows
-from cowest_bench.board.systems import system_rows
-from cowest_bench.board.trainings import step_rows, training_row
+from cowest_bench.board.entries import entry_rows, histories
+from cowest_bench.board.rows import (
+    baseline_rows,
+    blessed_baselines,
+    gate_rows,
+    step_rows,
+    system_rows,
+    training_rows,
+)
 from cowest_bench.config import Progress
 from cowest_bench.errors import ConfigError
-from cowest_bench.store import Results
+from cowest_bench.store import Results, Run, content_hash
 from cowest_bench.store.cards import Card, Feedback, distinct_feedback, feedback_of
-from cowest_bench.store.database import Export, by_data, stored_runs
+from cowest_bench.store.database import Export, by_data
 from cowest_bench.store.results import Stored
 from cowest_bench.store.rows import Measured
 from cowest_bench.store.schema import TABLES, VIEWS
-from cowest_bench.store.suites import Place, places
-from cowest_bench.store.tables import insert, new_database
+from cowest_bench.store.suites import places
 
 TEXT_LENGTH = 20_000  # characters of a text that are kept
 #: Without the drafts of feedback runs, which a snapshot does not have.
@@ -45,9 +49,10 @@ def publish(
     command: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """Write a snapshot of all finished test runs, and return its path.
+    """Write a snapshot of all finished test runs to ``target``, and return that.
 
-    What cannot be read is left out, and a sentence in the snapshot says so (``notes``).
+    What cannot be read is left out, and a sentence in the snapshot says so (``notes``). A ConfigError if
+    the file cannot be written; an older one stays as it was.
 
     Args:
         results: Where the runs are.
@@ -57,23 +62,15 @@ def publish(
         texts: Whether to keep questions, answers, drafts, prompts and error messages.
         command: What made it, for the record.
         progress: Told how many runs are done.
-
-    Raises:
-        ConfigError: If the file cannot be written; an older one stays as it was.
     """
-    folders = {"local": results}
-    if submitted is not None:
-        folders["reference"] = Results(submitted)
+    folders = {"local": results} | ({"reference": Results(submitted)} if submitted else {})
+    export = Export(folders, text_length=TEXT_LENGTH if texts else 0)
+    if progress:
+        total = sum(each.run.split == "test" for each in export.stored)
+        done = count()
+        export.tick = lambda: progress("publish", next(done), total)
     try:
-        with new_database(target, TABLES, SNAPSHOT_VIEWS) as db:
-            export = Export(db, folders, text_length=TEXT_LENGTH if texts else 0)
-            stored = stored_runs(folders, export.warn)
-            if progress:
-                total = sum(each.run.split == "test" for each in stored)
-                done = count()
-                export.tick = lambda: progress("publish", next(done), total)
-            _write(export, stored, baselines)
-            export.add_meta(command)
+        export.write(target, TABLES, SNAPSHOT_VIEWS, partial(_fill, baselines=baselines), command)
     except (OSError, duckdb.Error) as error:
         raise ConfigError(
             f"The snapshot {target} cannot be written ({str(error).splitlines()[0]}); make room, or "
@@ -89,50 +86,52 @@ def notes(snapshot: Path) -> list[str]:
     return [note for (text,) in found for note in json.loads(text)]
 
 
-def _write(export: Export, stored: Sequence[Stored], baselines: Path | None) -> None:
-    """Fill all tables but ``meta``."""
-    tests = [each for each in stored if each.run.split == "test"]
+def _fill(export: Export, baselines: Path | None) -> None:
+    """Put the rows of all tables."""
+    tests = [each for each in export.stored if each.run.split == "test"]
     place = places(each.run for each in tests)
     blessed = blessed_baselines(baselines, export.warn) if baselines else []
-    insert(export.db, "baselines", baseline_rows(blessed, place))
+    digests = [content_hash(each.model_dump(mode="json")) for each in blessed]
+    export.put("baselines", "", [digests, place], partial(baseline_rows, blessed, place))
+    newest = {
+        (run.data, run.system): (digest, each.name, run)
+        for digest, each in zip(digests, blessed, strict=True)
+        for run in each.runs
+    }
+    suites: dict[str, list[Stored]] = defaultdict(list)
+    for test in tests:
+        suites[place[test.run.data].suite].append(test)
     trained: dict[str, tuple[Card, Measured]] = {}
-    known = []
-    for members in _by_suite(tests, place):
-        measured = [
-            each for same in by_data(members) for each in export.add(same, place[same[0].run.data])
-        ]
+    known: list[Run] = []
+    for suite, members in sorted(suites.items()):
+        measured: list[Measured] = []
+        for same in by_data(members):
+            measured += export.add(same, place[same[0].run.data])
         known += [each.run for each in measured]
         if measured:
-            insert(export.db, "entries", entry_rows(measured))
-            insert(export.db, "gates", gate_rows(measured, blessed, export.warn))
-        for each in sorted(measured, key=_stands_for_its_training):
+            stamps = [(each.stored.stamp, each.place) for each in measured]
+            export.put("entries", suite, stamps, partial(entry_rows, measured))
+        for history in histories(measured):
+            for before, each in zip([None, *history], history, strict=False):
+                bar = newest.get((each.run.data, each.run.system))
+                inputs = [each.stored.stamp, before and before.stored.stamp, bar and bar[0]]
+                make = partial(gate_rows, each, before, bar and bar[1:], export.warn)
+                export.put("gates", each.run.run_id, inputs, make)
+        # The first run of a trained model stands for its training, controls are last.
+        for each in sorted(measured, key=lambda m: (m.run.control is not None, m.run.created)):
             if each.card:
                 trained.setdefault(each.card.name, (each.card, each))
-    insert(export.db, "systems", system_rows(known))
-    _add_trainings(export, trained.values(), {each.run.run_id: each for each in stored})
-
-
-def _by_suite(tests: Sequence[Stored], place: Mapping[str, Place]) -> list[list[Stored]]:
-    found: dict[str, list[Stored]] = defaultdict(list)
-    for each in tests:
-        found[place[each.run.data].suite].append(each)
-    return [found[suite] for suite in sorted(found)]
-
-
-def _stands_for_its_training(each: Measured) -> tuple[bool, object]:
-    """Sorts the runs of a trained model: the first one stands for its training, controls are last."""
-    return each.run.control is not None, each.run.created
-
-
-def _add_trainings(
-    export: Export, trained: Iterable[tuple[Card, Measured]], stored: Mapping[str, Stored]
-) -> None:
-    """Fill the tables of the trainings, and the influence of the drafts that they learned from."""
-    found: list[Feedback] = []
-    for card, each in trained:
-        feedback = feedback_of(card, stored)
-        insert(export.db, "trainings", [training_row(card, each, feedback)])
-        insert(export.db, "training_steps", step_rows(card))
-        found += [feedback] if feedback else []
-    for given in distinct_feedback(found):
-        export.add_feedback(given)
+        export.flush()
+    systems = [*system_rows(known)]
+    export.put("systems", "", systems, partial(iter, systems))
+    by_id = {stored.run.run_id: stored for stored in export.stored}
+    several: list[Feedback] = []
+    for card, each in trained.values():
+        feedback = feedback_of(card, by_id)
+        several += [feedback] if feedback else []
+        learned_from = feedback and feedback.drafts.stamp
+        about = [card.stamp, each.stored.stamp, each.place, learned_from]
+        export.put("trainings", card.name, about, partial(training_rows, card, each, feedback))
+        export.put("training_steps", card.name, card.stamp, partial(step_rows, card))
+    for feedback in distinct_feedback(several):
+        export.add_feedback(feedback)

@@ -1,7 +1,7 @@
 """The table of stored test runs: what each system scores, and what each collaboration gains.
 
 Every collaboration is compared with the runs of its own models alone on the same data
-(``selection.alone``), wherever these are in the table and whether or not they are shown. Its gain is
+(``selection.Singles``), wherever these are in the table and whether or not they are shown. Its gain is
 the difference to the better of them (``contrasts.gain``). All numbers, the p too, are those of
 ``cowest compare``: p belongs to the interval beside it, and is below 0.05 where that excludes 0.
 """
@@ -23,7 +23,7 @@ from cowest_bench.store import NOT_ASKED, Results, Run
 from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
-from cowest_bench.store.selection import ANSWERING, alone, closest_last
+from cowest_bench.store.selection import ANSWERING, Singles, closest_last
 from cowest_bench.systems import find_system, system_names
 
 REASON_LENGTH = 120  # characters of an error that a table shows; the row has more
@@ -56,7 +56,7 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
     stored = sorted(known, key=lambda run: run.run_id in shown)
     installed = {run.system for run in stored} & {*system_names()}
     tuned = {name for name in installed if find_system(name).tuned}
-    read, found = StoredItems(results), []
+    read, alone, found = StoredItems(results), Singles(stored), []
     for domain, system, run in labelled(runs):
         items = read.of(run)
         try:
@@ -76,7 +76,7 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
             and other.model_ids.get("strong") == run.model_ids.get("strong")
             and other.system not in tuned
         ]
-        singles = {name: read.of(alone(run, name, stored)) for name in run.compared_with}
+        singles = {name: read.of(alone.of(run, name)) for name in run.compared_with}
         untuned = {other.system: read.of(other) for other in closest_last(run, others)}
         found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
     return found

@@ -13,10 +13,10 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cowest_bench.store.files import FILE_NAME
+from cowest_bench.store.files import FILE_NAME, file_stamp
 from cowest_bench.store.records import Run
 from cowest_bench.store.results import Results, Stored
-from cowest_bench.store.selection import alone
+from cowest_bench.store.selection import Singles
 
 KINDS = ("sft", "dpo")
 
@@ -28,7 +28,7 @@ class Card:
     name: str
     kind: str
     content: Mapping[str, Any]
-    path: Path
+    stamp: str  # changes whenever the file does
 
     @property
     def feedback(self) -> dict[str, str]:
@@ -41,12 +41,13 @@ class Card:
 def read_card(path: Path, kinds: Collection[str] = KINDS) -> Card | None:
     """The card in a file; None if there is none, or none of these kinds."""
     try:
+        stamp = file_stamp(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(content, dict) or content.get("kind") not in kinds:
         return None
-    return Card(path.parent.name, content["kind"], content, path)
+    return Card(path.parent.name, content["kind"], content, stamp)
 
 
 def card_of(run: Run, folders: Iterable[Results]) -> Card | None:
@@ -70,9 +71,6 @@ def number(value: object) -> float | None:
         return None
 
 
-# --- feedback -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Feedback:
     """The runs that preference pairs come from: answers with drafts, those of the strong model alone to
@@ -93,11 +91,24 @@ def feedback_of(card: Card, stored: Mapping[str, Stored]) -> Feedback | None:
 
 
 def all_feedback(stored: Sequence[Stored], results: Results) -> list[Feedback]:
-    """The feedback that a folder's cards name, and feedback that no training has used yet; each once."""
+    """The feedback that a folder's cards name, and feedback that no training has used yet; each once.
+
+    The latter goes with the newest run of its strong model alone that was graded alike.
+    """
     by_id = {each.run.run_id: each for each in stored}
     cards = filter(None, map(read_card, sorted(results.models.glob("*/card.json"))))
-    named = [feedback_of(card, by_id) for card in cards]
-    return distinct_feedback(filter(None, [*named, *(_unused(each, by_id) for each in stored)]))
+    found = [feedback_of(card, by_id) for card in cards]
+    alone = {
+        graded: Singles([each.run for each in stored if each.run.graded == graded])
+        for graded in (False, True)
+    }
+    for each in stored:
+        if each.run.split != "feedback":
+            continue
+        singles = (alone[each.run.graded].of(each.run, name) for name in each.run.compared_with)
+        strong = next((run for run in singles if run and [*run.models] == ["strong"]), None)
+        found.append(Feedback(each, by_id[strong.run_id]) if strong else None)
+    return distinct_feedback(filter(None, found))
 
 
 def distinct_feedback(several: Iterable[Feedback]) -> list[Feedback]:
@@ -106,14 +117,3 @@ def distinct_feedback(several: Iterable[Feedback]) -> list[Feedback]:
     for given in sorted(several, key=lambda given: given.judged is None):
         found.setdefault(given.drafts.run.run_id, given)
     return [*found.values()]
-
-
-def _unused(each: Stored, stored: Mapping[str, Stored]) -> Feedback | None:
-    """A feedback run with the newest run of its strong model alone that was graded alike."""
-    run = each.run
-    if run.split != "feedback":
-        return None
-    alike = [other.run for other in stored.values() if other.run.graded == run.graded]
-    singles = (alone(run, name, alike) for name in run.compared_with)
-    strong = next((single for single in singles if single and [*single.models] == ["strong"]), None)
-    return Feedback(each, stored[strong.run_id]) if strong else None

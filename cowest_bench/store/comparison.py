@@ -14,18 +14,14 @@ from cowest_bench.analysis.contrasts import Comparison, Items, Pairs
 from cowest_bench.errors import ComparisonError, RecordError
 from cowest_bench.store.records import Run, content_hash
 from cowest_bench.store.results import Results
-from cowest_bench.store.selection import alone, answering, listed, same_models, select
+from cowest_bench.store.selection import Singles, answering, listed, select
 
 ITEM_COLUMNS = ("sample_id", "score", "cluster")
-
-# --- what is read of runs -------------------------------------------------------------------------
+PRICE_COLUMNS = ("score", "cost", "weak_seconds", "strong_seconds")
 
 
 class StoredItems:
-    """The items of stored runs, each read once.
-
-    A run whose rows cannot be read is added to ``results.damaged`` and has no items.
-    """
+    """The items of stored runs, each read once; a run without readable rows is ``results.damaged``."""
 
     def __init__(self, results: Results) -> None:
         self.results = results
@@ -36,12 +32,11 @@ class StoredItems:
         if run is None:
             return None
         if run.run_id not in self._known:
+            self._known[run.run_id] = None
             try:
-                found = items(self.results.columns(run, ITEM_COLUMNS))
+                self._known[run.run_id] = items(self.results.columns(run, ITEM_COLUMNS))
             except RecordError as error:
                 self.results.skip(run, error)
-                found = None
-            self._known[run.run_id] = found
         return self._known[run.run_id]
 
     def all_of(self, runs: Sequence[Run | None]) -> list[Items] | None:
@@ -62,13 +57,8 @@ def items(table: Any) -> Items:
     )
 
 
-def price_columns(run: Run) -> list[str]:
-    """The columns that ``prices`` reads."""
-    return ["score", "cost", *(f"{role}_seconds" for role in answering(run))]
-
-
 def prices(run: Run, table: Any) -> tuple[float, float]:
-    """US dollars and seconds per thousand samples, from a run's ``price_columns``; NaN if not known."""
+    """US dollars and seconds per thousand samples, from a run's ``PRICE_COLUMNS``; NaN if not known."""
     took = [table[f"{role}_seconds"].to_numpy() for role in answering(run)]
     scored = ~np.isnan(table["score"].to_numpy())
     if not (took and scored.any()):
@@ -82,37 +72,22 @@ def prices(run: Run, table: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a run scored and took, beside the comparison.
-
-    Attributes:
-        run: The run.
-        usd_per_1k: US dollars paid to endpoints per thousand samples asked once, from those with a
-            score; NaN if the cost of any is not known.
-        seconds_per_1k: Seconds that the models took for them, one after the other; NaN if any is not
-            known.
-        copy_rate: Share of a collaboration's answers that are the answers of the same weak model
-            alone, ignoring case and space; NaN if that model has no run alone on the same data.
-        gap_recovered: ``contrasts.gap_recovered`` by the runs of its models alone (``alone``); NaN if
-            one of them is missing.
-    """
+    """What a run took, and what it made of its models; what is not known is NaN."""
 
     run: Run
-    usd_per_1k: float = nan
-    seconds_per_1k: float = nan
-    copy_rate: float = nan
-    gap_recovered: float = nan
+    usd_per_1k: float = nan  # paid to endpoints per thousand samples asked once, from those scored
+    seconds_per_1k: float = nan  # that the models took for them, one after the other
+    copy_rate: float = nan  # answers that are its weak model's alone, but for case and outer space
+    gap_recovered: float = nan  # contrasts.gap_recovered, by the runs of its models alone
 
 
 def profile(read: StoredItems, run: Run, stored: Sequence[Run]) -> Profile:
-    """What a run took, and what it made of its models, by the ``stored`` runs of each alone.
-
-    Numbers that cannot be read are NaN, and the run is added to ``results.damaged``.
-    """
-    results = read.results
-    singles = [alone(run, name, stored) for name in run.compared_with]
+    """By the ``stored`` runs of each model alone; a run that cannot be read is ``results.damaged``."""
+    results, alone = read.results, Singles(stored)
+    singles = [alone.of(run, name) for name in run.compared_with]
     try:
-        usd, seconds = prices(run, results.columns(run, price_columns(run)))
-        copied = copy_rate(results, run, [each for each in singles if each])
+        usd, seconds = prices(run, results.columns(run, PRICE_COLUMNS))
+        copied = _copy_rate(results, run, [each for each in singles if each])
     except RecordError as error:
         results.skip(run, error)
         return Profile(run)
@@ -121,14 +96,11 @@ def profile(read: StoredItems, run: Run, stored: Sequence[Run]) -> Profile:
     return Profile(run, usd, seconds, copied, recovered)
 
 
-def copy_rate(results: Results, run: Run, singles: Sequence[Run]) -> float:
-    """Share of a run's answers that are those of its weak model alone, ignoring case and outer space.
-
-    NaN if none of the ``singles`` is a run of exactly this weak model.
-    """
+def _copy_rate(results: Results, run: Run, singles: Sequence[Run]) -> float:
     import pyarrow.compute as pc
 
-    weak = [each for each in singles if answering(each) == ["weak"] and same_models(each, run)]
+    mine = run.model_ids.get("weak")
+    weak = [each for each in singles if mine is not None and each.model_ids == {"weak": mine}]
     if not weak:
         return nan
     ours, theirs = (results.columns(each, ("sample_id", "answer")) for each in (run, weak[0]))
@@ -136,9 +108,8 @@ def copy_rate(results: Results, run: Run, singles: Sequence[Run]) -> float:
     wanted = ours["sample_id"].to_numpy()
     places = np.searchsorted(ids, wanted).clip(max=len(ids) - 1)
     known = ids[places] == wanted
-    mine = ours["answer"].filter(known)
-    others = theirs["answer"].take(first[places[known]])
-    same = pc.equal(*(pc.utf8_lower(pc.utf8_trim_whitespace(each)) for each in (mine, others)))
+    answers = ours["answer"].filter(known), theirs["answer"].take(first[places[known]])
+    same = pc.equal(*(pc.utf8_lower(pc.utf8_trim_whitespace(each)) for each in answers))
     return float(pc.mean(same).as_py() or 0.0) if pc.count(same).as_py() else nan
 
 
@@ -160,19 +131,10 @@ class Made(Protocol):
     def labels(self) -> Mapping[str, str | None]: ...
 
 
-def made_differently(sides: Sequence[tuple[Made, Made]]) -> list[str]:
-    """What else differs between the two sides of a comparison, a sentence each.
-
-    Args:
-        sides: A run of A and the run of B on the same data, for each data set.
-    """
-    return [*_versions(sides), *_reported(sides), *_scoring(sides)]
-
-
-def _versions(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
-    names = sorted({name for pair in sides for each in pair for name in each.versions})
+def made_differently(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
+    """What else differs between the runs of A and of B on the same data, a sentence each."""
     differing = []
-    for name in names:
+    for name in sorted({name for pair in sides for each in pair for name in each.versions}):
         ours, theirs = (
             sorted({each.versions[name] for each in side if name in each.versions})
             for side in zip(*sides, strict=True)
@@ -181,26 +143,19 @@ def _versions(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
             differing.append(f"{name} {', '.join(ours)} in A and {', '.join(theirs)} in B")
     if differing:
         yield f"made with different versions of libraries: {'; '.join(differing)}"
-
-
-def _reported(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
-    for ours, theirs in sides:
-        for role in ours.reported.keys() & theirs.reported.keys():
-            named = ours.labels.get(role)
-            said = [sorted(each.reported[role]) for each in (ours, theirs)]
-            if named == theirs.labels.get(role) and said[0] != said[1]:
+    for mine, other in sides:
+        for role in mine.reported.keys() & other.reported.keys():
+            named = mine.labels.get(role)
+            said = [", ".join(sorted(each.reported[role])) for each in (mine, other)]
+            if named == other.labels.get(role) and said[0] != said[1]:
                 yield (
-                    f"{ours.domain}: the endpoint of the {role} model {named} reported "
-                    f"{', '.join(said[0])} in A and {', '.join(said[1])} in B; the name may stand for "
-                    "another model now"
+                    f"{mine.domain}: the endpoint of the {role} model {named} reported {said[0]} in A "
+                    f"and {said[1]} in B; the name may stand for another model now"
                 )
-
-
-def _scoring(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
-    for ours, theirs in sides:
-        if ours.score_id != theirs.score_id:
+    for mine, other in sides:
+        if mine.score_id != other.score_id:
             yield (
-                f"{ours.domain}: scored differently in A and B; type cowest rescore to score both alike"
+                f"{mine.domain}: scored differently in A and B; type cowest rescore to score both alike"
             )
 
 
@@ -209,46 +164,38 @@ def _scoring(sides: Sequence[tuple[Made, Made]]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Stored runs, compared.
-
-    Attributes:
-        ours: The runs of A, with what they took.
-        theirs: The runs of B, with what they took.
-        comparison: Verdicts by domain and pooled.
-        warnings: What else differs between the sides, and what could not be read, a sentence each.
-    """
+    """The runs of A and those of B, compared."""
 
     ours: tuple[Profile, ...]
     theirs: tuple[Profile, ...]
     comparison: Comparison
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # what else differs between the sides, and what could not be read
 
 
 def compare_runs(results: Results, a: str, b: str, *, margin: float, alpha: float) -> Compared:
-    """Compare two selections of stored runs on the data that both answered.
+    """Compare two selections of stored runs (see ``select``) on the data that both answered.
 
-    A run whose rows cannot be read is left out with a warning if another one remains.
-
-    Raises:
-        ConfigError: If a selection means no run, or several of one data set.
-        ComparisonError: If they have no sample in common that both have a score for, or no run of a
-            side can be read.
+    A run whose rows cannot be read is left out with a warning if another one remains; a ComparisonError
+    if none does, or if no sample has a score on both sides.
     """
     stored, read = results.all_runs(), StoredItems(results)
-    ours, theirs = (_readable(read, select(stored, text, results.damaged)) for text in (a, b))
-    both = shared(ours, theirs)
-    parts = [(mine.domain, _pair(read, mine, other)) for mine, other in both]
+    sides = []
+    for text in (a, b):
+        chosen = select(stored, text, results.damaged)
+        sides.append([run for run in chosen if read.of(run)])
+        if not sides[-1]:
+            raise RecordError(" ".join(results.damaged))
+    both = _same_data(*sides)
+    parts = []
+    for mine, other in both:
+        if mine.data != other.data:
+            _require_same_samples(results, mine, other)
+        left, right = filter(None, map(read.of, (mine, other)))  # both are readable
+        parts.append((mine.domain, contrasts.pair(left, right)))
     comparison = contrasts.compare(by_domain(parts), margin=margin, alpha=alpha)
-    a_took, b_took = (tuple(profile(read, run, stored) for run in side) for side in (ours, theirs))
+    ours, theirs = (tuple(profile(read, run, stored) for run in side) for side in sides)
     warnings = (*made_differently(both), *results.damaged)
-    return Compared(a_took, b_took, comparison, warnings)
-
-
-def _readable(read: StoredItems, runs: Sequence[Run]) -> list[Run]:
-    found = [run for run in runs if read.of(run)]
-    if not found:
-        raise RecordError(" ".join(read.results.damaged))
-    return found
+    return Compared(ours, theirs, comparison, warnings)
 
 
 def by_domain(parts: Sequence[tuple[str, Pairs]]) -> dict[str, Pairs]:
@@ -259,19 +206,21 @@ def by_domain(parts: Sequence[tuple[str, Pairs]]) -> dict[str, Pairs]:
     }
 
 
-def shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """The runs of both sides that answered the same data, or its first samples (``limit``).
+def _same_data(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """The runs of both sides that answered the same data, or its first samples (``limit``)."""
 
-    Raises:
-        ComparisonError: If there are none.
-    """
+    def but_limit(run: Run) -> str:
+        options = {key: value for key, value in run.options.items() if key != "limit"}
+        return content_hash([run.task, run.split, options])
+
     same = {run.data: run for run in theirs}
-    longer = {_but_limit(run): run for run in theirs}
-    found = [(run, same.get(run.data) or longer.get(_but_limit(run))) for run in ours]
+    longer = {but_limit(run): run for run in theirs}
+    found = [(run, same.get(run.data) or longer.get(but_limit(run))) for run in ours]
     both = [
         (run, other)
         for run, other in found
-        if other and (other.data == run.data or _limit(other) != _limit(run))
+        if other
+        and (other.data == run.data or other.options.get("limit") != run.options.get("limit"))
     ]
     if not both:
         raise ComparisonError(
@@ -281,35 +230,13 @@ def shared(ours: Sequence[Run], theirs: Sequence[Run]) -> list[tuple[Run, Run]]:
     return both
 
 
-def _but_limit(run: Run) -> str:
-    """What decides a run's samples, except how many of them were asked."""
-    options = {key: value for key, value in run.options.items() if key != "limit"}
-    return content_hash([run.task, run.split, options])
-
-
-def _limit(run: Run) -> object:
-    return run.options.get("limit")
-
-
-def _pair(read: StoredItems, mine: Run, other: Run) -> Pairs:
-    """The samples of two runs side by side.
-
-    Raises:
-        ComparisonError: If one asked fewer, and the samples that both asked are not the same.
-    """
-    if mine.data != other.data:
-        _require_same_samples(read.results, mine, other)
-    left, right = filter(None, map(read.of, (mine, other)))  # both are readable
-    return contrasts.pair(left, right)
-
-
 def _require_same_samples(results: Results, mine: Run, other: Run) -> None:
     names = ("sample_id", "question", "gold")
-    asked = [
+    ours, theirs = (
         {row["sample_id"]: row for row in results.columns(run, names).to_pylist()}
         for run in (mine, other)
-    ]
-    if any(asked[0][key] != asked[1][key] for key in asked[0].keys() & asked[1].keys()):
+    )
+    if any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys()):
         raise ComparisonError(
             f"{listed([mine, other])} differ in their limit, but also in the samples that both asked "
             "(another version of the data or of the task); compare runs of the same data."

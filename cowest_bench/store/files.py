@@ -34,20 +34,23 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def file_stamp(*paths: Path) -> str:
+    """When files were written, and their sizes; an OSError if one is missing."""
+    return " ".join(f"{each.st_mtime_ns}:{each.st_size}" for each in map(Path.stat, paths))
+
+
 def remove_leftovers(target: Path) -> None:
     """Remove what processes that were killed while writing left beside ``target``."""
     for path in target.parent.glob(f".{escape(target.name)}.*"):
         process = path.name.removeprefix(f".{target.name}.").removesuffix(".wal")
-        if process.isdecimal() and not _runs(int(process)):
+        if not process.isdecimal():
+            continue
+        try:
+            os.kill(int(process), 0)
+            gone = int(process) == os.getpid()
+        except PermissionError:  # someone else's
+            gone = False
+        except (ProcessLookupError, OverflowError):
+            gone = True
+        if gone:
             path.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether another process has this number."""
-    try:
-        os.kill(process, 0)
-    except PermissionError:  # someone else's
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return process != os.getpid()

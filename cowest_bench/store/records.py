@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -32,10 +33,9 @@ class SampleScore:
     """One answer to a sample: a row of a run's Parquet file.
 
     ``score`` is the task's primary metric (0 is wrong), None if there is none because of ``error``.
-    ``metrics`` is JSON. Log-probabilities are in nats, costs in US dollars. Tokens are as the server
-    counts them, None where it does not say, of the attempt that is recorded; ``draft`` is the first,
-    ``output`` the last of a task's ``repeats``, and ``completions`` all of them (JSON) where there are
-    several.
+    ``metrics`` and ``completions`` (all of a task's ``repeats``, if several; ``draft`` is the first,
+    ``output`` the last) are JSON. Log-probabilities are in nats, costs in US dollars; tokens are the
+    server's count for the recorded attempt, None where it does not say.
     """
 
     run_id: str
@@ -85,16 +85,12 @@ class Run(BaseModel):
     compared, sample by sample."""
     task: str
     domain: str
-    suite: str | None = None
-    """Name that the task shares with others which are shown beside it."""
+    suite: str | None = None  # name that the task shares with others which are shown beside it
     split: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    """What was passed on to the task, such as ``seed`` or ``data``."""
+    options: dict[str, Any] = Field(default_factory=dict)  # passed on to the task, such as seed
     system: str
-    compared_with: tuple[str, ...] = ()
-    """The systems in which its models answer alone (``System.compared_with``)."""
-    format: str | None = None
-    """The interaction format, a key of ``prompts.FORMATS``, if the system has one."""
+    compared_with: tuple[str, ...] = ()  # the systems in which its models answer alone
+    format: str | None = None  # a key of prompts.FORMATS, if the system has an interaction format
     weak: ModelSpec | None
     strong: ModelSpec | None
     evaluator: ModelSpec | None = None
@@ -102,33 +98,24 @@ class Run(BaseModel):
     """Which models endpoints said had answered, by role: a name may stand for another tomorrow."""
     seed: int
     epochs: int
-    control: str | None = None
-    """What was done to the drafts on purpose, if anything, such as ``shuffled``."""
-    graded: bool = False
-    """Whether the gold answers' log-probabilities were recorded."""
-    n_total: int = Field(gt=0)
-    """Answers asked for: samples times epochs."""
+    control: str | None = None  # what was done to the drafts on purpose, such as shuffled
+    graded: bool = False  # whether the gold answers' log-probabilities were recorded
+    n_total: int = Field(gt=0)  # answers asked for: samples times epochs
     n_scored: int = Field(ge=0)
-    score: float | None
-    """Mean of the primary metric over what was scored."""
-    metrics: dict[str, float]
-    """All metrics as lm-eval aggregates them; with several epochs, of the first."""
-    attempts: int = 1
-    """How often missing answers were asked for, the first time included."""
+    score: float | None  # mean of the primary metric over what was scored
+    metrics: dict[str, float]  # all, as lm-eval aggregates them; with several epochs, of the first
+    attempts: int = 1  # how often missing answers were asked for, the first time included
     seconds: float
     created: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
-    identity: dict[str, Any]
-    """Everything that can change an answer."""
+    identity: dict[str, Any]  # everything that can change an answer
     scoring: dict[str, Any] = Field(default_factory=dict)
     """Everything that can change a score of the same answer."""
     made_from: dict[str, str] = Field(default_factory=dict)
     """Content hashes of the results that it was made from: weights by role, or runs."""
-    content: str = ""
-    """Hash of the rows; what is derived from them is made again when it changes."""
+    content: str = ""  # hash of the rows; what is derived from them is made again when it changes
     versions: dict[str, str] = Field(default_factory=dict)
     """Libraries by version: recorded and reported in comparisons, not part of any id."""
-    log: str
-    """Inspect's log of the run, relative to the results folder."""
+    log: str  # Inspect's log of the run, relative to the results folder
 
     @property
     def models(self) -> dict[Role, ModelSpec]:
@@ -181,6 +168,7 @@ class Entry:
         return " + ".join(name for name in (self.weak, self.strong) if name)
 
 
+@cache
 def arrow_schema() -> Any:
     """The columns of a run's Parquet file: the fields of ``SampleScore``."""
     import pyarrow

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from cowest_bench.errors import ConfigError, OldRunError, RecordError
-from cowest_bench.store.files import replaced
+from cowest_bench.store.files import file_stamp, replaced
 from cowest_bench.store.records import (
     SCHEMA_VERSION,
     Run,
@@ -54,15 +54,12 @@ class Results:
         self.models = self.root / "models"
         self.locks = self.root / "locks"
         self.database = self.root / "scores.duckdb"
+        self._known: dict[Path, tuple[str, Run]] = {}  # what was read, with the files' stamps
         self._damaged: dict[Path, str] = {}
         self._old: set[Path] = set()
 
     def prepare(self) -> None:
-        """Make the folders.
-
-        Raises:
-            ConfigError: If the place cannot be written to, or is full.
-        """
+        """Make the folders; a ConfigError if the place cannot be written to, or is full."""
         try:
             for folder in (self.runs, self.pairs, self.logs, self.models, self.locks):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -87,15 +84,64 @@ class Results:
         with FileLock(self.locks / f"{key}.lock"):
             yield
 
+    # --- reading ----------------------------------------------------------------------------------
+
     def find(self, run_id: str) -> Run | None:
         """The run with this id, if it is there and can be read; a damaged one is named and made anew."""
         path = self.runs / f"{run_id}.json"
-        return self._read(path) if path.is_file() else None
+        return self._find(path, {}) if path.is_file() else None
 
     def all_runs(self) -> list[Run]:
-        """Every run that can be read, oldest first; of the others it is said why not (``damaged``)."""
-        known = (self._read(path) for path in sorted(self.runs.glob("*.json")))
-        return sorted(filter(None, known), key=lambda run: (run.created, run.run_id))
+        """Every run that can be read, oldest first; of the others it is said why not (``damaged``).
+
+        Each is read once, unless its files change.
+        """
+        paths = sorted(self.runs.glob("*.json"))
+        checked = {} if self._known.keys() >= {*paths} else self._stamps_in_database()
+        found = (self._find(path, checked) for path in paths)
+        return sorted(filter(None, found), key=lambda run: (run.created, run.run_id))
+
+    def _find(self, path: Path, checked: Mapping[str, str]) -> Run | None:
+        """A run, or None and a note of what is wrong with it; ``checked`` are stamps of sound files."""
+        stamp = ""
+        with suppress(OSError):  # which reading says in a sentence
+            stamp = file_stamp(path, path.with_suffix(".parquet"))
+        before, run = self._known.get(path, ("", None))
+        if run and before == stamp:
+            return run
+        try:
+            run = read_run(path, check_rows=checked.get(path.stem) != stamp)
+            self._known[path] = stamp, run
+            return run
+        except OldRunError:
+            if not self._old:
+                logger.warning(
+                    "%s was written by an earlier version of cowest-bench, maybe others in %s too; they "
+                    "are skipped: run them again, or remove them.",
+                    path.name,
+                    self.runs,
+                )
+            self._old.add(path)
+        except RecordError as error:
+            if path not in self._damaged:
+                logger.warning("%s It is skipped.", error)
+            self._damaged[path] = str(error)
+        return None
+
+    def _stamps_in_database(self) -> dict[str, str]:
+        """Of runs whose rows the database has, so that their files need not be opened to check them."""
+        import duckdb
+
+        try:
+            with duckdb.connect(str(self.database), read_only=True) as db:
+                known = db.execute("SELECT key, inputs FROM made WHERE name = 'samples'")
+                return dict(known.fetchall())
+        except duckdb.Error:  # none, or of another version
+            return {}
+
+    def stamp(self, run: Run) -> str:
+        """Changes whenever the files of a run that was read do."""
+        return self._known[self.runs / f"{run.run_id}.json"][0]
 
     @property
     def damaged(self) -> list[str]:
@@ -113,43 +159,16 @@ class Results:
         """Add a run to ``damaged`` whose rows turned out to be unreadable while a table was made."""
         self._damaged[self.runs / f"{run.run_id}.json"] = str(why)
 
-    def _read(self, path: Path) -> Run | None:
-        """A run, or None and a note of what is wrong with it."""
-        try:
-            return read_run(path)
-        except OldRunError:
-            if not self._old:
-                logger.warning(
-                    "%s was written by an earlier version of cowest-bench, maybe others in %s too; they "
-                    "are skipped: run them again, or remove them.",
-                    path.name,
-                    self.runs,
-                )
-            self._old.add(path)
-        except RecordError as error:
-            if path not in self._damaged:
-                logger.warning("%s It is skipped.", error)
-            self._damaged[path] = str(error)
-        return None
-
     def rows(self, run: Run) -> Path:
         """The Parquet file of a run's rows."""
         return self.runs / f"{run.run_id}.parquet"
 
     def samples(self, run: Run) -> list[SampleScore]:
-        """The rows of a run, by epoch and then in document order.
-
-        Raises:
-            RecordError: If they cannot be read.
-        """
+        """The rows of a run, by epoch and then in document order; a RecordError if unreadable."""
         return [SampleScore(**row) for row in self.columns(run).to_pylist()]
 
     def columns(self, run: Run, names: Sequence[str] | None = None) -> Any:
-        """Some columns of a run's rows (all by default), as a pyarrow table.
-
-        Raises:
-            RecordError: If the rows cannot be read.
-        """
+        """Some columns of a run's rows (all by default), as a pyarrow table; a RecordError if unreadable."""
         import pyarrow
         import pyarrow.parquet
 
@@ -163,6 +182,8 @@ class Results:
                 f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json "
                 "file and run it again."
             ) from error
+
+    # --- writing ----------------------------------------------------------------------------------
 
     def write(self, run: Run, rows: Iterable[SampleScore]) -> Run:
         """Put a run in place, with the hash of its rows; returns it as it is stored.
@@ -189,11 +210,12 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A finished run, with its folder and what that is: ``local`` or ``reference``."""
+    """A finished run, with its folder, what that is (``local`` or ``reference``), and ``Results.stamp``."""
 
     run: Run
     results: Results
     source: str
+    stamp: str
 
 
 class ContentHash:
@@ -226,7 +248,7 @@ def batched(rows: Iterable[SampleScore], size: int) -> Iterator[list[SampleScore
         yield batch
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, *, check_rows: bool = True) -> Run:
     """Read a run's JSON, and check that its rows are beside it.
 
     Raises:
@@ -248,7 +270,8 @@ def read_run(path: Path) -> Run:
         raise RecordError(f"{path} is not a valid run: it is not readable JSON.") from error
     if run.run_id != path.stem:
         raise RecordError(f"{path} says that it is the run {run.run_id}; it may be a copy.")
-    _require_rows(run, path.with_suffix(".parquet"))
+    if check_rows:
+        _require_rows(run, path.with_suffix(".parquet"))
     return run
 
 

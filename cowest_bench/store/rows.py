@@ -2,61 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
+
+import numpy as np
 
 from cowest_bench.analysis import MARGIN, contrasts
 from cowest_bench.analysis.contrasts import Contrast, Items, gain
 from cowest_bench.analysis.feedback import Signal, influence
-from cowest_bench.config import Role
+from cowest_bench.config import ROLES
 from cowest_bench.errors import ConfigError
-from cowest_bench.store import selection
+from cowest_bench.store import comparison
 from cowest_bench.store.cards import Card, Feedback
 from cowest_bench.store.records import Entry, Run, SampleScore
 from cowest_bench.store.results import Stored
+from cowest_bench.store.selection import ANSWERING, Singles
 from cowest_bench.store.suites import Place, shown
 from cowest_bench.store.tables import TableRow
 
 LOCAL_OPTIONS = ("data", "include_path")  # folders of a machine
+COUNTS = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
+#: Columns of a run's rows that ``run_row`` reads.
+READ = (
+    *("sample_id", "score", "cluster", "cost"),
+    *(f"{role}_{what}" for role in ROLES for what in ("calls", "input_tokens", "output_tokens")),
+    *(f"{role}_seconds" for role in ANSWERING),
+)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Measured:
-    """A run with what was measured.
-
-    Attributes:
-        stored: The run, and where it is.
-        place: Where its data set is shown.
-        items: Its samples with their scores.
-        row: Its row in the table ``runs``.
-        card: Of the training that made its weak model.
-    """
+    """A run with what was measured."""
 
     stored: Stored
     place: Place
-    items: Items
-    row: TableRow
-    card: Card | None
+    row: TableRow  # in the table runs
+    card: Card | None  # of the training that made its weak model
 
     @property
     def run(self) -> Run:
         """The run."""
         return self.stored.run
 
+    @cached_property
+    def items(self) -> Items:
+        """Its samples with their scores; a RecordError if they cannot be read any more."""
+        return comparison.items(self.stored.results.columns(self.run, comparison.ITEM_COLUMNS))
 
-# --- runs -----------------------------------------------------------------------------------------
 
-
-def run_row(run: Run, items: Items, *, texts: bool) -> TableRow:
+def run_row(run: Run, items: Items, table: Any, *, texts: bool) -> TableRow:
     """What the table ``runs`` says of a run by itself; its score has a clustered 95% interval."""
     score = contrasts.score([items])
+    usd, seconds = comparison.prices(run, table)
     copied = ("run_id", "score_id", "split", "data", "seed", "epochs", "graded", "attempts")
+    named = {name: getattr(run, name) for name in ("task", "system", "format", "control")}
+    parts = {name: part for name, part in run.identity.items() if isinstance(part, dict)}
+    without = {
+        name: {key: part[key] for key in part if key != "prompts"} for name, part in parts.items()
+    }
     return {
         **{name: getattr(run, name) for name in (*copied, "seconds", "created", "versions")},
-        **{name: _shown(getattr(run, name)) for name in ("task", "system", "format", "control")},
+        **{name: value and shown(value) for name, value in named.items()},
         **{role: shown(spec.base_label) for role, spec in run.models.items()},
         **{f"{role}_checkpoint": shown(label) for role, label in run.labels.items()},
         "log": shown(run.log),
@@ -66,113 +75,93 @@ def run_row(run: Run, items: Items, *, texts: bool) -> TableRow:
         "score": score.mean.value,
         "low": score.mean.low,
         "high": score.mean.high,
+        "usd_per_1k": usd,
+        "seconds_per_1k": seconds,
+        **_usage(table),
         "metrics": {name: contrasts.finite(value) for name, value in run.metrics.items()},
-        "identity": run.identity if texts else _without_prompts(run.identity),
-        "prompts": _prompts(run.identity) if texts else None,
+        "identity": run.identity if texts else run.identity | without,
+        "prompts": next((p["prompts"] for p in parts.values() if "prompts" in p), None)
+        if texts
+        else None,
     }
 
 
-def _shown(name: str | None) -> str | None:
-    return name and shown(name)
-
-
-def _prompts(identity: Mapping[str, Any]) -> object:
-    """The templates that its models were asked with, if it has any of its own."""
-    parts = (part for part in identity.values() if isinstance(part, dict))
-    return next((part["prompts"] for part in parts if "prompts" in part), None)
-
-
-def _without_prompts(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: {key: part[key] for key in part if key != "prompts"}
-        if isinstance(part, dict)
-        else part
-        for name, part in identity.items()
+def _usage(table: Any) -> TableRow:
+    """What a run's rows add up to; a sum of which a part is not known is NaN."""
+    known = {name: table[name].to_numpy().astype(float) for name in READ if name != "cluster"}
+    n_scored = int((~np.isnan(known["score"])).sum())
+    row: TableRow = {
+        "n_total": len(table),
+        "n_scored": n_scored,
+        "coverage": n_scored / len(table),
+        "cost": known["cost"].sum(),
     }
-
-
-# --- gains ----------------------------------------------------------------------------------------
-
-
-def gain_rows(members: Sequence[Measured]) -> Iterator[TableRow]:
-    """The table ``gains``, from runs of the same data set, oldest first."""
-    for each in members:
-        if each.run.compared_with:
-            singles = singles_of(each, members)
-            found = {name: [one.items] if one else None for name, one in singles.items()}
-            runs = {f"{role_of(e.run)}_run": e.run.run_id for e in singles.values() if e}
-            strong = strong_single(singles)
-            yield {"run_id": each.run.run_id, **runs, **gain_columns([each.items], found, strong)}
-
-
-def singles_of(each: Measured, members: Sequence[Measured]) -> dict[str, Measured | None]:
-    """The runs, oldest first, in which a run's models answer alone, by system; None if not run."""
-    known = {other.run.run_id: other for other in members}
-    runs = [other.run for other in members]
-    found = {name: selection.alone(each.run, name, runs) for name in each.run.compared_with}
-    return {name: known[run.run_id] if run else None for name, run in found.items()}
-
-
-def role_of(run: Run) -> Role:
-    """The role of the only model of a single system's run."""
-    (role,) = run.models
-    return role
-
-
-def strong_single(singles: Mapping[str, Measured | None]) -> str | None:
-    """Name of the system in which the strong model answers alone."""
-    return next((n for n, each in singles.items() if each and role_of(each.run) == "strong"), None)
-
-
-def gain_columns(
-    ours: Sequence[Items], singles: Mapping[str, Sequence[Items] | None], strong: str | None
-) -> TableRow:
-    """The columns ``GAIN`` of a system over one or several data sets.
-
-    Args:
-        ours: Its items, one for each data set.
-        singles: Those of the systems it is compared with, in the same order; None if not run.
-        strong: The one of these in which the strong model answers.
-    """
-    over = partial(gain, ours, margin=MARGIN)
-    known = {name: items for name, items in singles.items() if items is not None}
-    best = over(known) if len(known) == len(singles) else None
-    row: TableRow = {}
-    if best:
-        row |= {"best_single": best.best, **_difference("best", best.contrast)}
-    if strong in known:
-        # The weak model's run may be missing, or share no scored sample.
-        by_strong = best or over({strong: known[strong]})
-        if by_strong:
-            contrast = by_strong.over[strong]
-            counts = ("helped", "hurt", "both_right", "both_wrong", "not_scored")
-            row |= {name: getattr(contrast, name) for name in counts}
-            row |= _difference("strong", contrast)
+    for role in ROLES:
+        row[f"{role}_calls"] = known[f"{role}_calls"].sum()
+        tokens = known[f"{role}_input_tokens"] + known[f"{role}_output_tokens"]
+        row[f"{role}_tokens"] = tokens.sum()
+    calls, tokens = known["weak_calls"], known["weak_output_tokens"]
+    drafts = calls[~np.isnan(tokens)].sum()
+    row["draft_tokens"] = np.nansum(tokens[calls > 0]) / drafts if drafts else None
     return row
 
 
-def _difference(over: str, found: Contrast) -> TableRow:
+def singles_among(
+    members: Sequence[Measured],
+) -> Callable[[Measured], dict[str, Measured | None]]:
+    """Finds the runs, oldest first, in which a run's models answer alone, by system; None if not run."""
+    by_id = {each.run.run_id: each for each in members}
+    alone = Singles(each.run for each in members)
+
+    def of(each: Measured) -> dict[str, Measured | None]:
+        found = {name: alone.of(each.run, name) for name in each.run.compared_with}
+        return {name: by_id[run.run_id] if run else None for name, run in found.items()}
+
+    return of
+
+
+def gain_row(parts: Sequence[Measured], found: Sequence[Mapping[str, Measured | None]]) -> TableRow:
+    """What a system gains on one or several data sets, by the runs of its models alone on each.
+
+    ``missing`` are the systems to compare with that have not been run in all of them.
+    """
+    runs = {name: [each.get(name) for each in found] for name in parts[0].run.compared_with}
+    singles = {name: [each for each in of if each] for name, of in runs.items() if all(of)}
+    missing = ", ".join(f"{shown(name)} alone" for name in runs if name not in singles)
+    row: TableRow = {"run_id": parts[0].run.run_id, "missing": missing or None}
+    for each in filter(None, found[0].values()):
+        row |= {f"{role}_run": each.run.run_id for role in each.run.models}
+    items = {name: [each.items for each in of] for name, of in singles.items()}
+    over = partial(gain, [each.items for each in parts], margin=MARGIN)
+    best = None if missing else over(items)
+    if best:
+        row |= {"best_single": best.best, **_difference("best", best.contrast)}
+    for name, of in singles.items():
+        if [*of[0].run.models] == ["strong"]:
+            # The weak model's run may be missing, or share no scored sample.
+            if by_strong := best or over({name: items[name]}):
+                contrast = by_strong.over[name]
+                row |= {count: getattr(contrast, count) for count in COUNTS}
+                row |= _difference("strong", contrast)
+            break
+    return row
+
+
+def _difference(whom: str, found: Contrast) -> TableRow:
     value, low, high = found.difference
     return {
-        f"over_{over}": value,
-        f"over_{over}_low": low,
-        f"over_{over}_high": high,
-        f"over_{over}_p": found.p,
-        f"over_{over}_verdict": str(found.verdict),
-        f"over_{over}_detectable": found.detectable,
-        f"over_{over}_needed": found.needed,
+        f"over_{whom}": value,
+        f"over_{whom}_low": low,
+        f"over_{whom}_high": high,
+        f"over_{whom}_p": found.p,
+        f"over_{whom}_verdict": str(found.verdict),
+        f"over_{whom}_detectable": found.detectable,
+        f"over_{whom}_needed": found.needed,
     }
 
 
-# --- influences -----------------------------------------------------------------------------------
-
-
 def influence_rows(given: Feedback) -> Iterator[TableRow]:
-    """Δ of every scored draft, by every signal there is, as the method computes it.
-
-    Raises:
-        ComparisonError: If the rows of a run cannot be read.
-    """
+    """Δ of every scored draft by every signal there is; a RecordError if a run cannot be read."""
     without, drafts = _scores(given.alone), _scores(given.drafts)
     sides: list[tuple[Signal, list[SampleScore]]] = [("metric", drafts), ("logprob", drafts)]
     if given.judged:

@@ -17,203 +17,99 @@ SCHEMA_VERSION = 2
 MIN_COVERAGE = 0.9  # entries with fewer of their samples scored are not ranked
 
 _SQL_TYPES = {"str": "VARCHAR", "int": "BIGINT", "float": "DOUBLE"}
-
-
-def _difference(over: str) -> dict[str, str]:
-    """The columns of one contrast: a system minus another (``analysis.contrasts.Contrast``)."""
-    return {
-        f"over_{over}": "DOUBLE",
-        f"over_{over}_low": "DOUBLE",
-        f"over_{over}_high": "DOUBLE",
-        f"over_{over}_p": "DOUBLE",
-        f"over_{over}_verdict": "VARCHAR",
-        f"over_{over}_detectable": "DOUBLE",
-        f"over_{over}_needed": "BIGINT",
-    }
-
+_DIFFERENCE = """over_{0} DOUBLE, over_{0}_low DOUBLE, over_{0}_high DOUBLE, over_{0}_p DOUBLE,
+    over_{0}_verdict VARCHAR, over_{0}_detectable DOUBLE, over_{0}_needed BIGINT"""
 
 #: What a system gains over its models alone (``contrasts.gain``). best_single is the name of the better
 #: system in which one of its models answers alone; NULL unless all of them have been run. The counts
 #: are samples against the strong model alone.
-GAIN = {
-    "best_single": "VARCHAR",
-    **_difference("best"),
-    **_difference("strong"),
-    **dict.fromkeys(("helped", "hurt", "both_right", "both_wrong", "not_scored"), "BIGINT"),
-}
+_GAIN = f"""best_single VARCHAR, {_DIFFERENCE.format("best")}, {_DIFFERENCE.format("strong")},
+    helped BIGINT, hurt BIGINT, both_right BIGINT, both_wrong BIGINT, not_scored BIGINT"""
+
+
+def _columns(text: str) -> dict[str, str]:
+    """Types by name."""
+    named = (column.split(maxsplit=1) for column in text.split(","))
+    return {name: kind.strip() for name, kind in named}
+
 
 RESULTS: dict[str, dict[str, str]] = {
     # schema_version, id (new each time it is written), published (ISO, UTC), cowest_bench (version),
     # texts (yes, no), command, notes (a JSON list: what was left out, and why)
-    "meta": {"key": "VARCHAR PRIMARY KEY", "value": "VARCHAR"},
+    "meta": _columns("key VARCHAR PRIMARY KEY, value VARCHAR"),
+    # What the rows of the other tables were made from: of those of ``name`` whose key it is, a hash of
+    # their inputs. They are made again when it changes.
+    "made": _columns("name VARCHAR, key VARCHAR, inputs VARCHAR"),
     # A row for each run. Models are base labels, which all checkpoints share, and labels
-    # (checkpoint). score is the mean over samples, each the mean of its epochs. A sum of which a part
-    # is not known is NULL.
-    "runs": {
-        "run_id": "VARCHAR PRIMARY KEY",
-        "score_id": "VARCHAR",
-        "suite": "VARCHAR",
-        "task": "VARCHAR",
-        "domain": "VARCHAR",
-        "split": "VARCHAR",
-        "data": "VARCHAR",
-        "entry": "VARCHAR",
-        "system": "VARCHAR",
-        "format": "VARCHAR",
-        "control": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "evaluator": "VARCHAR",
-        "weak_checkpoint": "VARCHAR",
-        "strong_checkpoint": "VARCHAR",
-        "current": "BOOLEAN",  # the newest of its entry on the same data
-        "source": "VARCHAR",  # reference or local
-        "training": "VARCHAR",  # the one that made its weak model
-        "seed": "BIGINT",
-        "epochs": "INTEGER",
-        "graded": "BOOLEAN",
-        "options": "JSON",
-        "n_total": "INTEGER",
-        "n_scored": "INTEGER",
-        "n_samples": "INTEGER",
-        "coverage": "DOUBLE",
-        "score": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "cost": "DOUBLE",
-        "usd_per_1k": "DOUBLE",
-        "seconds_per_1k": "DOUBLE",
-        **{f"{role}_calls": "BIGINT" for role in ("weak", "strong", "evaluator")},
-        **{f"{role}_tokens": "BIGINT" for role in ("weak", "strong", "evaluator")},
-        "draft_tokens": "DOUBLE",  # mean of the weak model's output for one draft
-        "metrics": "JSON",
-        "identity": "JSON",
-        "versions": "JSON",
-        "prompts": "JSON",
-        "attempts": "INTEGER",
-        "seconds": "DOUBLE",
-        "created": "TIMESTAMPTZ",
-        "log": "VARCHAR",
-    },
-    # A row for each answer: the columns of a run's Parquet file, by run_id, epoch, sample_id. In a
-    # snapshot long texts are cut; without texts they are NULL, an error is 'error', a cluster a hash.
+    # (checkpoint). current: the newest of its entry on the same data. source: reference or local.
+    # training: the one that made its weak model. score is the mean over samples, each the mean of its
+    # epochs. A sum of which a part is not known is NULL. draft_tokens: mean of the weak model's output
+    # for one draft.
+    "runs": _columns("""
+        run_id VARCHAR PRIMARY KEY, score_id VARCHAR, suite VARCHAR, task VARCHAR, domain VARCHAR,
+        split VARCHAR, data VARCHAR, entry VARCHAR, system VARCHAR, format VARCHAR, control VARCHAR,
+        weak VARCHAR, strong VARCHAR, evaluator VARCHAR,
+        weak_checkpoint VARCHAR, strong_checkpoint VARCHAR,
+        current BOOLEAN, source VARCHAR, training VARCHAR,
+        seed BIGINT, epochs INTEGER, graded BOOLEAN, options JSON,
+        n_total INTEGER, n_scored INTEGER, n_samples INTEGER, coverage DOUBLE,
+        score DOUBLE, low DOUBLE, high DOUBLE,
+        cost DOUBLE, usd_per_1k DOUBLE, seconds_per_1k DOUBLE,
+        weak_calls BIGINT, strong_calls BIGINT, evaluator_calls BIGINT,
+        weak_tokens BIGINT, strong_tokens BIGINT, evaluator_tokens BIGINT, draft_tokens DOUBLE,
+        metrics JSON, identity JSON, versions JSON, prompts JSON,
+        attempts INTEGER, seconds DOUBLE, created TIMESTAMPTZ, log VARCHAR"""),
+    # A row for each answer: the columns of a run's Parquet file, those of a run together and by epoch
+    # and sample_id. In a snapshot long texts are cut; without texts they are NULL, an error is
+    # 'error', a cluster a hash.
     "samples": {f.name: _SQL_TYPES[str(f.type).split(" ")[0]] for f in fields(SampleScore)},
     # A row for each run of a system that is compared with others, with the runs of the same data in
     # which its models answer alone.
-    "gains": {
-        "run_id": "VARCHAR PRIMARY KEY",
-        "weak_run": "VARCHAR",
-        "strong_run": "VARCHAR",
-        **GAIN,
-    },
-    # Every scored draft of a feedback run, by every signal that was recorded (``influence``).
-    "influences": {
-        "run_id": "VARCHAR",
-        "signal": "VARCHAR",  # metric, logprob or evaluator
-        "sample_id": "BIGINT",
-        "epoch": "BIGINT",
-        "delta": "DOUBLE",
-    },
+    "gains": _columns(f"run_id VARCHAR PRIMARY KEY, weak_run VARCHAR, strong_run VARCHAR, {_GAIN}"),
+    # Every scored draft of a feedback run, by every signal that was recorded (``influence``): metric,
+    # logprob or evaluator.
+    "influences": _columns(
+        "run_id VARCHAR, signal VARCHAR, sample_id BIGINT, epoch BIGINT, delta DOUBLE"
+    ),
 }
 
 BOARD: dict[str, dict[str, str]] = {
-    # The systems of the runs, in the order of charts and lists. One that is not installed where the
-    # snapshot is written has no color and is neither tuned nor untuned.
-    "systems": {
-        "system": "VARCHAR PRIMARY KEY",
-        "roles": "VARCHAR[]",
-        "compared_with": "VARCHAR[]",
-        "tuned": "BOOLEAN",
-        "untuned": "VARCHAR",  # the same system before its weak model was tuned
-        "color": "VARCHAR",
-        "position": "INTEGER",
-    },
+    # The systems of the runs, in the order of charts and lists. untuned: the same system before its
+    # weak model was tuned. One that is not installed where the snapshot is written has no color and is
+    # neither tuned nor untuned.
+    "systems": _columns("""
+        system VARCHAR PRIMARY KEY, roles VARCHAR[], compared_with VARCHAR[], tuned BOOLEAN,
+        untuned VARCHAR, color VARCHAR, position INTEGER"""),
     # See board.entries.entry_rows; domain may be analysis.POOLED. over_best_p_holm is adjusted over the
-    # entries of a suite and domain, significant where it is below ALPHA.
-    "entries": {
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "entry": "VARCHAR",
-        "label": "VARCHAR",
-        "system": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "format": "VARCHAR",
-        "control": "VARCHAR",
-        "domains": "INTEGER",
-        "n": "INTEGER",
-        "n_total": "INTEGER",
-        "coverage": "DOUBLE",
-        "score": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "rank_best": "INTEGER",
-        "rank_worst": "INTEGER",
-        "tie_group": "INTEGER",
-        "usd_per_1k": "DOUBLE",
-        "seconds_per_1k": "DOUBLE",
-        "weak_calls_per_sample": "DOUBLE",
-        "strong_calls_per_sample": "DOUBLE",
-        "weak_tokens_per_sample": "DOUBLE",
-        "strong_tokens_per_sample": "DOUBLE",
-        **GAIN,
-        "over_best_p_holm": "DOUBLE",
-        "significant": "BOOLEAN",
-        "missing": "VARCHAR",  # systems to compare with that have not been run
-        "created": "TIMESTAMPTZ",
-    },
+    # entries of a suite and domain, significant where it is below ALPHA. missing: systems to compare
+    # with that have not been run.
+    "entries": _columns(f"""
+        suite VARCHAR, domain VARCHAR, entry VARCHAR, label VARCHAR,
+        system VARCHAR, weak VARCHAR, strong VARCHAR, format VARCHAR, control VARCHAR,
+        domains INTEGER, n INTEGER, n_total INTEGER, coverage DOUBLE,
+        score DOUBLE, low DOUBLE, high DOUBLE,
+        rank_best INTEGER, rank_worst INTEGER, tie_group INTEGER,
+        usd_per_1k DOUBLE, seconds_per_1k DOUBLE,
+        weak_calls_per_sample DOUBLE, strong_calls_per_sample DOUBLE,
+        weak_tokens_per_sample DOUBLE, strong_tokens_per_sample DOUBLE,
+        {_GAIN}, over_best_p_holm DOUBLE, significant BOOLEAN,
+        missing VARCHAR, created TIMESTAMPTZ"""),
     # A row for each training whose weak model is in a test run: the first such run, controls last.
-    "trainings": {
-        "training": "VARCHAR PRIMARY KEY",
-        "kind": "VARCHAR",  # sft or dpo
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "entry": "VARCHAR",
-        "run_id": "VARCHAR",
-        "feedback_run": "VARCHAR",  # of its drafts, in influences
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "n_rows": "INTEGER",
-        "best_step": "INTEGER",
-        "seconds": "DOUBLE",
-        "seed": "BIGINT",
-        "settings": "JSON",
-        "versions": "JSON",
-    },
-    "training_steps": {
-        "training": "VARCHAR",
-        "step": "INTEGER",
-        "loss": "DOUBLE",
-        "learning_rate": "DOUBLE",
-        "chosen_logp": "DOUBLE",
-        "rejected_logp": "DOUBLE",
-        "margin": "DOUBLE",
-        "accuracy": "DOUBLE",
-        "dev_score": "DOUBLE",
-    },
-    "baselines": {
-        "name": "VARCHAR",
-        "blessed": "TIMESTAMPTZ",
-        "run_id": "VARCHAR",
-        "suite": "VARCHAR",
-        "domain": "VARCHAR",
-        "data": "VARCHAR",
-        "system": "VARCHAR",
-        "weak": "VARCHAR",
-        "strong": "VARCHAR",
-        "score": "DOUBLE",
-        "n": "INTEGER",
-    },
-    "gates": {
-        "run_id": "VARCHAR",
-        "against": "VARCHAR",  # a run's id, or a baseline's name
-        "kind": "VARCHAR",  # previous or baseline
-        "difference": "DOUBLE",
-        "low": "DOUBLE",
-        "high": "DOUBLE",
-        "verdict": "VARCHAR",
-        "n": "INTEGER",
-    },
+    # kind: sft or dpo. feedback_run: of its drafts, in influences.
+    "trainings": _columns("""
+        training VARCHAR PRIMARY KEY, kind VARCHAR, suite VARCHAR, domain VARCHAR, entry VARCHAR,
+        run_id VARCHAR, feedback_run VARCHAR, weak VARCHAR, strong VARCHAR, n_rows INTEGER,
+        best_step INTEGER, seconds DOUBLE, seed BIGINT, settings JSON, versions JSON"""),
+    "training_steps": _columns("""
+        training VARCHAR, step INTEGER, loss DOUBLE, learning_rate DOUBLE, chosen_logp DOUBLE,
+        rejected_logp DOUBLE, margin DOUBLE, accuracy DOUBLE, dev_score DOUBLE"""),
+    "baselines": _columns("""
+        name VARCHAR, blessed TIMESTAMPTZ, run_id VARCHAR, suite VARCHAR, domain VARCHAR, data VARCHAR,
+        system VARCHAR, weak VARCHAR, strong VARCHAR, score DOUBLE, n INTEGER"""),
+    # against: the run before (kind previous), or a baseline's name (kind baseline).
+    "gates": _columns("""
+        run_id VARCHAR, against VARCHAR, kind VARCHAR, difference DOUBLE, low DOUBLE, high DOUBLE,
+        verdict VARCHAR, n INTEGER"""),
 }
 
 TABLES = RESULTS | BOARD

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cowest_bench.config import ModelSpec, Role
 from cowest_bench.errors import ConfigError, RecordError, printable, suggestion
-from cowest_bench.store.records import Entry, Run
+from cowest_bench.store.records import Entry, Run, content_hash
 
 KEYS = ("task", "domain", "split", "system", "weak", "strong", "control", "format", "seed")
 UNLESS_NAMED = {"split": "test", "control": "none"}
@@ -30,16 +30,10 @@ ANSWERING: tuple[Role, ...] = ("weak", "strong")
 
 
 def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> list[Run]:
-    """The runs that a selection means, one for each data set, by domain.
+    """The runs that a selection (see the module) means, one for each data set, by domain.
 
-    Args:
-        stored: Every run, oldest first.
-        text: See the module.
-        damaged: What could not be read, a sentence each, for the error if no run is found.
-
-    Raises:
-        ConfigError: If the selection cannot be understood, or means no run or several of one data set.
-        RecordError: If it means no run, and some could not be read.
+    ``stored`` is every run, oldest first; ``damaged`` says what could not be read. A ConfigError if it
+    means no run, or several of one data set; a RecordError if it means none, and some are damaged.
     """
     if ALL in text.split():
         raise ConfigError(
@@ -47,8 +41,7 @@ def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> lis
             f"{ALL}, or type @previous or the start of a run's id."
         )
     found = select_all(stored, text, damaged)
-    by_data = {run.data: run for run in found}
-    if len(by_data) < len(found):
+    if len({run.data for run in found}) < len(found):
         raise ConfigError(
             f"{text!r} means several entries on the same data: {listed(found)}; type the start of an "
             f"id, or more keys ({', '.join(KEYS)})."
@@ -57,34 +50,33 @@ def select(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> lis
 
 
 def select_all(stored: Sequence[Run], text: str, damaged: Sequence[str] = ()) -> list[Run]:
-    """As ``select``, for any number of entries; ``@all`` means every checkpoint of each.
-
-    Raises:
-        ConfigError: If the selection cannot be understood, or means no run.
-        RecordError: If it means no run, and some could not be read.
-    """
+    """As ``select``, for any number of entries; ``@all`` means every checkpoint of each."""
     wanted, starts, which = _read(text)
-    matching = [run for run in stored if all(_is(run, *pair) for pair in wanted.items())]
-    if starts:
-        found = [_starting(stored, start, damaged) for start in starts]
-    else:
-        found = [run for same in _checkpoints(matching) for run in same[CHECKPOINTS[which]]]
-    if not found and matching:
+    found, before = [], []
+    for start in starts:
+        same = [run for run in stored if run.run_id.startswith(start)]
+        if not same:
+            raise _not_found(f"No stored run's id starts with {start!r}", stored, damaged)
+        if len(same) > 1:
+            raise ConfigError(
+                f"Several runs start with {start}: {listed(same)}; type more of the id."
+            )
+        found += same
+    if wanted:
+        checkpoints: dict[tuple[str, Entry], list[Run]] = defaultdict(list)
+        for run in stored:
+            if all(_is(run, key, value) for key, value in wanted.items()):
+                before.append(run)
+                checkpoints[run.data, Entry.of(run)].append(run)
+        found = [run for same in checkpoints.values() for run in same[CHECKPOINTS[which]]]
+    if not found and before:
         raise ConfigError(
             f"No run is before the newest one of its entry; {text!r} without {which} means "
-            f"{listed(matching)}."
+            f"{listed(before)}."
         )
     if not found:
         raise _not_found(f"No stored run is {text!r}", stored, damaged)
     return sorted(found, key=lambda run: (run.domain, run.data))
-
-
-def _checkpoints(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs of every entry on the same data, in the order in which they are given."""
-    found: dict[tuple[str, Entry], list[Run]] = defaultdict(list)
-    for run in runs:
-        found[run.data, Entry.of(run)].append(run)
-    return [*found.values()]
 
 
 def _read(text: str) -> tuple[dict[str, str], list[str], str]:
@@ -107,22 +99,7 @@ def _read(text: str) -> tuple[dict[str, str], list[str], str]:
     for word in which:
         if word not in CHECKPOINTS:
             raise ConfigError(f"There is no {word}; {suggestion(word, CHECKPOINTS)}")
-    return UNLESS_NAMED | wanted, starts, which[0] if which else "@newest"
-
-
-def _starting(stored: Sequence[Run], start: str, damaged: Sequence[str]) -> Run:
-    found = [run for run in stored if run.run_id.startswith(start)]
-    if not found:
-        raise _not_found(f"No stored run's id starts with {start!r}", stored, damaged)
-    if len(found) > 1:
-        raise ConfigError(f"Several runs start with {start}: {listed(found)}; type more of the id.")
-    return found[0]
-
-
-def _not_found(why: str, stored: Sequence[Run], damaged: Sequence[str]) -> Exception:
-    """It may be among the runs that cannot be read: then nobody has typed anything wrong."""
-    text = f"{why}; there are: {listed(stored)}."
-    return RecordError(" ".join([text, *damaged])) if damaged else ConfigError(text)
+    return UNLESS_NAMED | wanted if wanted else {}, starts, which[0] if which else "@newest"
 
 
 def _is(run: Run, key: str, value: str) -> bool:
@@ -130,6 +107,12 @@ def _is(run: Run, key: str, value: str) -> bool:
     if isinstance(held, ModelSpec):
         return value in (held.name, held.label, held.adapter, held.base)
     return value == ("none" if held is None else str(held))
+
+
+def _not_found(why: str, stored: Sequence[Run], damaged: Sequence[str]) -> Exception:
+    """It may be among the runs that cannot be read: then nobody has typed anything wrong."""
+    text = f"{why}; there are: {listed(stored)}."
+    return RecordError(" ".join([text, *damaged])) if damaged else ConfigError(text)
 
 
 def listed(runs: Sequence[Run]) -> str:
@@ -149,33 +132,35 @@ def described(run: Run) -> str:
 # --- the models alone -----------------------------------------------------------------------------
 
 
-def alone(run: Run, system: str, stored: Sequence[Run]) -> Run | None:
-    """The run of the same data in which a model of ``run`` answers alone, by the single system's name.
+class Singles:
+    """The runs, given oldest first, in which a model answers alone."""
 
-    The newest run with the same model. For the weak model, if there is none, the newest run with the
-    closest model (``closest_last``), such as the one that the tuning started from. None if there is
-    neither, since another model's score says nothing about this run.
+    def __init__(self, stored: Iterable[Run]) -> None:
+        self._newest = {
+            (run.system, run.data, likeness): run
+            for run in stored
+            if run.control is None and len(answering(run)) == 1
+            for likeness in _likenesses(run)
+        }
 
-    Args:
-        run: A run of several models.
-        system: Name of the single system.
-        stored: Every run, oldest first.
-    """
-    known = [
-        other
-        for other in stored
-        if (other.system, other.control, other.data) == (system, None, run.data)
-    ]
-    own = [other for other in known if same_models(other, run)]
-    return next(reversed(own or closest_last(run, known)), None)
+    def of(self, run: Run, system: str) -> Run | None:
+        """The newest run of this system on the same data, with the same model.
+
+        For a weak model without one, that with the same weights, or else one trained from the same model
+        here; never another model's, whose score says nothing about this run.
+        """
+        found = (self._newest.get((system, run.data, each)) for each in _likenesses(run))
+        return next(filter(None, found), None)
 
 
-def same_models(single: Run, run: Run) -> bool:
-    """Whether every model of a single system's run is the one that has its role in the other run."""
-    ours, theirs = run.model_ids, single.model_ids
-    return all(
-        ours.get(role) is not None and theirs.get(role) == ours[role] for role in answering(single)
-    )
+def _likenesses(run: Run) -> Iterator[tuple[str, str]]:
+    """What the models of two runs may have in common, the closest first."""
+    for role, model in run.model_ids.items():
+        if role in ANSWERING and model is not None:
+            yield role, content_hash(model)
+    if run.weak:
+        yield "name", run.weak.name
+        yield "base", run.weak.base_label
 
 
 def answering(run: Run) -> list[Role]:
@@ -184,13 +169,10 @@ def answering(run: Run) -> list[Role]:
 
 
 def closest_last(run: Run, others: Sequence[Run]) -> list[Run]:
-    """The runs whose weak model is trained from the same one here, then those with the same weights.
-
-    Within each, the order is as given.
-    """
+    """The runs whose weak model is trained from the same one here, then those with the same weights."""
     if run.weak is None:
         return []
     name, base = run.weak.name, run.weak.base_label
-    same = [other for other in others if other.weak and other.weak.name == name]
-    related = [other for other in others if other.weak and other.weak.base_label == base]
-    return [*(other for other in related if other not in same), *same]
+    related = [each for each in others if each.weak and base == each.weak.base_label]
+    same = [each for each in others if each.weak and name == each.weak.name]
+    return [*(each for each in related if each not in same), *same]

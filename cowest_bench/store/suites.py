@@ -42,9 +42,9 @@ def places(runs: Iterable[Run]) -> dict[str, Place]:
     rivals: dict[tuple[Place, str], list[str]] = defaultdict(list)
     for data, same in sorted(by_data.items(), key=lambda item: (item[1][-1].created, item[0])):
         # An option may change nothing, such as a limit that is not reached: then the shortest name.
-        label = min((_suite_label(run) for run in same), key=lambda label: (len(label), label))
+        suite = min({_suite(run) for run in same}, key=lambda label: (len(label), label))
         domain = shown(same[-1].domain)
-        place = Place(label, f"{POOLED} (domain)" if domain == POOLED else domain)
+        place = Place(suite, f"{POOLED} (domain)" if domain == POOLED else domain)
         rivals[place, same[-1].split].append(data)
     found = {}
     for (place, _), (*older, newest) in rivals.items():
@@ -55,11 +55,11 @@ def places(runs: Iterable[Run]) -> dict[str, Place]:
     return found
 
 
-def _suite_label(run: Run) -> str:
-    name = run.suite or run.options.get("group") or run.task
+def _suite(run: Run) -> str:
     options = [
         f"{key}={value}"
         for key, value in sorted(run.options.items())
         if key not in UNSAID_OPTIONS and value is not None
     ]
+    name = run.suite or run.options.get("group") or run.task
     return shown(" · ".join([str(name), *options]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from math import isfinite
@@ -33,37 +34,33 @@ ARROW_TYPES = {
 }
 
 
-# --- the file -------------------------------------------------------------------------------------
-
-
 @contextmanager
 def new_database(
-    target: Path, tables: Iterable[str], views: Mapping[str, str]
+    target: Path,
+    tables: Iterable[str],
+    views: Mapping[str, str],
+    fits: Callable[[duckdb.DuckDBPyConnection], bool] = lambda db: False,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """An empty database that replaces ``target`` at the end, if all of it is on disk then.
+    """A database that replaces the file ``target`` at the end, if all of it is on disk then.
 
-    Args:
-        target: The file. Who reads an older one is not disturbed.
-        tables: Names of ``schema.TABLES``.
-        views: Their queries by name.
-
-    Raises:
-        OSError: If it cannot be written; ``target`` is as before.
-        duckdb.Error: Likewise.
+    It starts with what is in the older file if that ``fits``, else with empty tables. Readers of the
+    older one are not disturbed. An OSError or duckdb.Error if it cannot be written; ``target`` is as before.
     """
     remove_leftovers(target)
     with replaced(target) as path:
         log = path.with_name(f"{path.name}.wal")
         try:
+            started = target.is_file() and _copied(target, path, tables, fits)
             with duckdb.connect(str(path)) as db:
                 db.execute(SETTINGS)
-                create(db, tables, views)
+                if not started:
+                    _create(db, tables, views)
                 yield db
-                written = count_rows(db, tables)
+                written = _count_rows(db, tables)
                 # Closing does it too, but says nothing if the disk is full.
                 db.execute("CHECKPOINT")
             with duckdb.connect(str(path), read_only=True) as db:
-                if count_rows(db, tables) != written:
+                if _count_rows(db, tables) != written:
                     raise OSError(f"{target} has other rows than were written to it")
             flush(path)
         finally:
@@ -71,8 +68,24 @@ def new_database(
     flush(target.parent)
 
 
-def create(db: duckdb.DuckDBPyConnection, tables: Iterable[str], views: Mapping[str, str]) -> None:
-    """Make empty tables, and views on them."""
+def _copied(
+    target: Path,
+    path: Path,
+    tables: Iterable[str],
+    fits: Callable[[duckdb.DuckDBPyConnection], bool],
+) -> bool:
+    shutil.copyfile(target, path)
+    try:
+        with duckdb.connect(str(path), read_only=True) as db:
+            if fits(db) and _count_rows(db, tables):
+                return True
+    except duckdb.Error:  # of another version, damaged, or with other tables
+        pass
+    path.unlink()
+    return False
+
+
+def _create(db: duckdb.DuckDBPyConnection, tables: Iterable[str], views: Mapping[str, str]) -> None:
     for table in tables:
         listed = ", ".join(f'"{name}" {kind}' for name, kind in TABLES[table].items())
         db.execute(f"CREATE TABLE {table} ({listed})")
@@ -80,29 +93,22 @@ def create(db: duckdb.DuckDBPyConnection, tables: Iterable[str], views: Mapping[
         db.execute(f"CREATE VIEW {name} AS {query}")
 
 
-def count_rows(db: duckdb.DuckDBPyConnection, tables: Iterable[str]) -> dict[str, int]:
-    """How many rows each table has."""
-    found = {table: db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables}
-    return {table: row[0] for table, row in found.items() if row}
-
-
-# --- the rows -------------------------------------------------------------------------------------
+def _count_rows(db: duckdb.DuckDBPyConnection, tables: Iterable[str]) -> dict[str, object]:
+    return {table: db.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables}
 
 
 def insert(db: duckdb.DuckDBPyConnection, table: str, rows: Iterable[TableRow]) -> None:
     """Add rows to a table; what they lack, and numbers that are none, is NULL."""
-    columns = TABLES[table]
     waiting = iter(rows)
     while batch := [*islice(waiting, BATCH)]:
-        arrays = {name: _column(name, kind.split()[0], batch) for name, kind in columns.items()}
+        arrays = {}
+        for name, declared in TABLES[table].items():
+            kind = declared.split()[0]
+            values = [_cell(row.get(name), kind) for row in batch]
+            arrays[name] = pyarrow.array(values, ARROW_TYPES.get(kind, pyarrow.string()))
         db.register("incoming", pyarrow.table(arrays))
         db.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
         db.unregister("incoming")
-
-
-def _column(name: str, kind: str, batch: Sequence[TableRow]) -> Any:
-    values = [_cell(row.get(name), kind) for row in batch]
-    return pyarrow.array(values, ARROW_TYPES.get(kind, pyarrow.string()))
 
 
 def _cell(value: Any, kind: str) -> Any:

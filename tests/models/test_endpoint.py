@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from cowest_bench.config import Limits, ModelSpec, Price
@@ -58,7 +59,7 @@ def test_faults_become_error_rows_and_only_those_are_asked_again(
     right = [row.score for row in rows.values() if row.score is not None]
     assert run.score == pytest.approx(sum(right) / 285)
     database.rebuild(results)
-    with database.connect(results) as db:
+    with duckdb.connect(str(results.database), read_only=True) as db:
         row = db.execute("SELECT coverage, n_scored, n_total FROM leaderboard").fetchall()
     assert row == [(0.95, 285, 300)]
 

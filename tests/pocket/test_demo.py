@@ -6,11 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import pytest
 from inspect_ai.event import ModelEvent
 from inspect_ai.log import list_eval_logs, read_eval_log_samples
 
-from cowest_bench.store import Results, Run, database
+from cowest_bench.store import Results, Run
 from cowest_bench.tasks import Split, Task, load_task
 from tests.conftest import ROOT, SEED, cowest
 
@@ -129,7 +130,7 @@ def test_queries_of_the_documentation(demo: Demo) -> None:
     page = (ROOT / "docs" / "database.md").read_text()
     queries = [block.split("```")[0] for block in page.split("```sql\n")[1:]]
     assert len(queries) == 3
-    with database.connect(results) as db:
+    with duckdb.connect(str(results.database), read_only=True) as db:
         answers = [db.execute(query).fetchall() for query in queries]
     assert all(answers)
     helped = {row[1]: row[2:4] for row in answers[1] if row[0] == "medical"}

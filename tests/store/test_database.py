@@ -39,7 +39,7 @@ QUERIES = (
 
 def rows(results: Results, query: str, *given: object) -> Rows:
     database.rebuild(results)
-    with database.connect(results) as db:
+    with duckdb.connect(str(results.database), read_only=True) as db:
         found = db.execute(query, given)
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]

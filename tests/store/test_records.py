@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -82,6 +82,18 @@ def test_a_run_survives_the_round_trip(results: Results) -> None:
     assert run.coverage == 0.75
 
 
+def test_a_run_is_read_again_only_when_its_files_change(results: Results) -> None:
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    results.write(finished(), samples)
+    (run,) = results.all_runs()
+    assert results.all_runs()[0] is results.find("abc") is run
+    results.write(finished(score=0.25), samples)
+    (again,) = results.all_runs()
+    assert again.score == 0.25
+    results.rows(run).unlink()
+    assert results.all_runs() == [] and "abc" in results.damaged[0]
+
+
 def test_a_failed_write_leaves_the_old_file(results: Results) -> None:
     path = results.root / "file"
     path.write_text("old")
@@ -102,31 +114,13 @@ def test_unwritable_folder_is_one_sentence() -> None:
         Results("/proc/nowhere").prepare()
 
 
-def test_database_is_made_from_the_files_and_readable_while_remade(results: Results) -> None:
-    sample = dict.fromkeys(("cluster", "draft", "metrics", "gold_logprob", "error", "cost"))
-    base: dict[str, Any] = {**sample, "epoch": 1, "question": "q", "output": "o", "answer": "a"}
-    for role in ("weak", "strong"):
-        base |= {f"{role}_{k}": 1 for k in ("calls", "input_tokens", "output_tokens")}
-        base[f"{role}_seconds"] = 0.1
-    results.write(
-        finished(n_total=2, n_scored=1),
-        [
-            SampleScore(run_id="abc", sample_id=0, gold="a", score=1.0, **base),
-            SampleScore(run_id="abc", sample_id=1, gold="a", score=None, **base | {"error": "x"}),
-        ],
-    )
+def test_readers_of_the_database_are_not_disturbed_while_it_is_made_again(results: Results) -> None:
+    run = finished(n_total=2, n_scored=1)
+    right = SampleScore("abc", 0, 1, None, "question", "gold", score=1.0)
+    results.write(run, [right, SampleScore("abc", 1, 1, None, "question", "gold", error="x")])
     database.rebuild(results)
-    with database.connect(results) as db:
-        database.rebuild(
-            results
-        )  # a reader does not stand in the way, and keeps what it has opened
+    with duckdb.connect(str(results.database), read_only=True) as db:
+        database.rebuild(results)
         found = db.execute("SELECT count(*), count(score), avg(score) FROM samples").fetchone()
         assert found == (2, 1, 1.0)
-        coverage = db.execute("SELECT coverage FROM leaderboard").fetchone()
-        assert coverage is not None
-        assert math.isclose(coverage[0], 0.5)
-
-
-def test_no_database_says_what_to_type(results: Results) -> None:
-    with pytest.raises(ConfigError, match="cowest demo"):
-        database.connect(results)
+        assert db.execute("SELECT coverage FROM leaderboard").fetchone() == (0.5,)

@@ -10,7 +10,7 @@ from cowest_bench.errors import ConfigError, RecordError
 from cowest_bench.store import Results, Run
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
-from cowest_bench.store.selection import alone, select, select_all
+from cowest_bench.store.selection import Singles, select, select_all
 from tests.stored import at, damage, right, store
 
 
@@ -99,7 +99,7 @@ def test_a_model_alone_is_the_same_model_or_the_one_before_its_training(results:
     stored = results.all_runs()
 
     def weak_alone(weak: Any) -> Run | None:
-        return alone(store(results, right(5, 9), weak=weak), "weak", stored)
+        return Singles(stored).of(store(results, right(5, 9), weak=weak), "weak")
 
     assert weak_alone(trained(1)) == again
     assert weak_alone(trained(2)) == second
@@ -113,9 +113,9 @@ def test_a_model_alone_is_the_same_model_or_the_one_before_its_training(results:
 def test_a_strong_model_alone_is_the_same_one_or_none(results: Results) -> None:
     run = store(results, right(5, 9), strong="org/s-1")
     store(results, right(5, 9), system="strong", strong="org/s-2")
-    assert alone(run, "strong", results.all_runs()) is None
+    assert Singles(results.all_runs()).of(run, "strong") is None
     own = store(results, right(4, 9), system="strong", strong="org/s-1")
-    assert alone(run, "strong", results.all_runs()) == own
+    assert Singles(results.all_runs()).of(run, "strong") == own
 
 
 def test_rows_that_cannot_be_read_are_no_items_and_are_named_once(results: Results) -> None:
