@@ -26,8 +26,8 @@ class Frozen(BaseModel):
 class Price(Frozen):
     """US dollars per million tokens."""
 
-    input: float
-    output: float
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
 
 
 class ModelSpec(Frozen):

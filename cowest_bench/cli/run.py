@@ -120,11 +120,11 @@ def price(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
         return None
     try:
         tokens_in, tokens_out = map(float, value.split(","))
-    except ValueError as error:
+        return Price(input=tokens_in, output=tokens_out)
+    except ValueError as error:  # pydantic's is one too
         raise click.BadParameter(
-            f"{value} is not of the form INPUT,OUTPUT, such as 2.5,10"
+            f"{value} is not of the form INPUT,OUTPUT, two numbers from 0, such as 2.5,10"
         ) from error
-    return Price(input=tokens_in, output=tokens_out)
 
 
 def _role_options(role: str, help: str) -> Callable[[Any], Any]:

@@ -52,7 +52,10 @@ dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print what it would take, without asking any model."
 )
 rate_option = click.option(
-    "--rate", type=float, default=5.0, help="Calls a second, for the dry run's time."
+    "--rate",
+    type=click.FloatRange(0, min_open=True),
+    default=5.0,
+    help="Calls a second, for the dry run's time.",
 )
 margin_option = click.option(
     "--margin",

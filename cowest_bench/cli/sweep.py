@@ -29,6 +29,7 @@ workers_option = click.option(
 @shared.set_option
 @shared.budget_option
 @workers_option
+@shared.coverage_option
 @shared.dry_run_option
 @shared.rate_option
 @shared.results_option
@@ -40,6 +41,7 @@ def sweep(
     options: tuple[str, ...],
     budget: str | None,
     workers: int | None,
+    min_coverage: float,
     dry_run: bool,
     rate: float,
     root: Path,
@@ -57,7 +59,8 @@ def sweep(
       cowest demo --sweep --systems weak,strong,collab
 
     \b
-    Exit codes: 0 all cells are there, 1 some failed (and are named), 2 the command cannot be understood.
+    Exit codes: 0 all cells are there, 2 the command cannot be understood, 4 some cells failed (and are
+    named), 5 some have too few scores (--min-coverage).
     """
     if dry_run:
         shared.go_offline()
@@ -72,11 +75,13 @@ def sweep(
         steps = sweeps.planned(plan, stated=True).lab.steps
         shared.show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
-    run_sweep(plan, shared.new_results(root), workers, form)
+    run_sweep(plan, shared.new_results(root), workers, form, min_coverage)
 
 
-def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> None:
-    """Run a sweep and show what it has found; ends with 1 if a step failed."""
+def run_sweep(
+    plan: Sweep, results: Results, workers: int | None, form: str, least: float = 0.95
+) -> None:
+    """Run a sweep and show what it has found; ends with 4 if a step failed, 5 if one has too few scores."""
     from cowest_bench import sweep as sweeps
     from cowest_bench.report import sweep as report
 
@@ -89,7 +94,8 @@ def run_sweep(plan: Sweep, results: Results, workers: int | None, form: str) -> 
         click.echo(f"Failed: {printable(about)}: {printable(reason)}", err=True)
     if swept.failed:
         click.echo("The same command again retries only what failed.", err=True)
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(4)
+    shared.require_coverage(swept.found.values(), least)
 
 
 COMMANDS: tuple[click.Command, ...] = (sweep,)

@@ -126,6 +126,9 @@ def _checked(model: Model) -> Model:
         return result
 
     api.generate = checked  # type: ignore[method-assign]
+    http = getattr(getattr(api, "client", None), "_client", None)  # of the openai package
+    if http is not None:
+        http.follow_redirects = False  # another host would get the key
     complete = getattr(
         api, "_generate_completion", None
     )  # of providers that speak OpenAI's protocol

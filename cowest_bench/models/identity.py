@@ -73,9 +73,10 @@ def adapter_folder(spec: ModelSpec) -> str | None:
 def require_usable(spec: ModelSpec) -> None:
     """Refuse a model that cannot answer by a ``ModelError``, before anything is started.
 
-    That is one without whole safetensors weights, with an unknown number format, or with an adapter on
-    an endpoint or on another model than it was trained on.
+    That is one with ``sampling`` that the engine does not know, without whole safetensors weights, with an
+    unknown number format, or with an adapter on an endpoint or on another model than it was trained on.
     """
+    _require_sampling(spec)
     if not (spec.is_local or is_vllm(spec)):
         if spec.adapter:
             raise ModelError(
@@ -95,6 +96,25 @@ def require_usable(spec: ModelSpec) -> None:
         _require_fit(spec, Path(spec.adapter))
     elif spec.adapter and not is_served(spec) and _commit(spec.adapter, None, resolve=False):
         adapter_folder(spec)  # now, since it may be pickled, or not fit
+
+
+def _require_sampling(spec: ModelSpec) -> None:
+    if not spec.sampling:
+        return
+    from inspect_ai.model import GenerateConfig
+    from pydantic import ValidationError
+
+    for name in spec.sampling.keys() - GenerateConfig.model_fields.keys():
+        said = suggestion(name, GenerateConfig.model_fields)
+        raise ModelError(f"The sampling of {spec.name} has no setting {name}; {said}")
+    try:
+        GenerateConfig.model_validate(spec.sampling)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"The sampling of {spec.name} is wrong ({name}: {first['msg']})."
+        ) from error
 
 
 def _require_weights(folder: str, kind: str) -> None:

@@ -29,6 +29,7 @@ from cowest_bench.errors import printable
 Show = Callable[[str], str]  # makes a name safe to show
 Row = Mapping[str, str | Text]  # cells by column; all rows of a table have the same columns
 Record = dict[str, Any]  # a JSON object
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Report:
             columns = list(self.records[0]) if self.records else []
             writer = csv.DictWriter(out, columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.records)
+            writer.writerows({k: _inert(v) for k, v in record.items()} for record in self.records)
             return out.getvalue().rstrip("\n")
         lines = [*self.notes(escaped), *(f"warning: {escaped(line)}" for line in self.warnings)]
         parts = [*self.heading, *map(_markdown, self.tables(escaped))]
@@ -72,6 +73,11 @@ class Report:
             console.print(_table(rows, self.left))
         for line in (*self.notes(str), *self.remarks):
             click.echo(printable(line))
+
+
+def _inert(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def _table(rows: Sequence[Row], left: int) -> Table:

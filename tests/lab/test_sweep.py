@@ -197,7 +197,7 @@ def test_what_fails_is_named_and_the_rest_is_made(swept: Swept, tmp_path: Path) 
     content["weak"] = [weak, unknown(Path(weak["name"]), tmp_path / "cut")]
     content["strong"] = [strong, unknown(Path(strong["name"]), tmp_path / "short")]
     done = cowest(*command(folder, content))
-    assert done.returncode == 1
+    assert done.returncode == 4
     told = [line for line in done.stderr.splitlines() if line.startswith("Failed: ")]
     assert [line.split(": ")[1] for line in sorted(told)] == [
         f"cut + short on {MEDICAL}",
@@ -308,7 +308,7 @@ ENDPOINTS = {
 def test_one_budget_holds_for_all_of_it(behind_endpoints: Endpoint, tmp_path: Path) -> None:
     arguments = command(tmp_path, ENDPOINTS)
     stopped = cowest(*arguments, "--budget", "8calls")  # each of the first two models alone
-    assert stopped.returncode == 1
+    assert stopped.returncode == 4
     assert sum(behind_endpoints.asked.values()) == 8
     assert "Stopped before passing the budget of 8 calls" in stopped.stderr
     assert "not tried, since the budget is spent" in stopped.stderr
@@ -339,7 +339,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_job_with_it(
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGKILL)
         printed, told = process.communicate()
-    assert process.returncode == 1
+    assert process.returncode == 4
     assert f"Failed: w on {MEDICAL}: weak test: {workers.KILLED}" in told
     made = [(each["system"], each["strong"]) for each in json.loads(printed)["systems"]]
     assert sorted(made) == [("collab", "s"), ("collab", "t"), ("strong", "s"), ("strong", "t")]
