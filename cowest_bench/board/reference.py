@@ -47,8 +47,9 @@ WITH_TEXT = (*TEXTS, "cluster")
 
 
 def canonical(content: Mapping[str, object]) -> str:
-    """JSON that is the same for the same content, for git."""
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    """JSON that is the same for the same content, for git; the hashes of files are in the index."""
+    kept = {key: value for key, value in content.items() if key not in ("rows_hash", "seal")}
+    return json.dumps(kept, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def files(folder: Path) -> dict[str, Path]:

@@ -113,6 +113,10 @@ class Run(BaseModel):
     made_from: dict[str, str] = Field(default_factory=dict)
     """Content hashes of the results that it was made from: weights by role, or runs."""
     content: str = ""  # hash of the rows; what is derived from them is made again when it changes
+    rows_hash: str = ""
+    """Hash of the Parquet file, by which damage is found."""
+    seal: str = ""
+    """Hash of everything else here, likewise."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Libraries by version: recorded and reported in comparisons, not part of any id."""
     log: str  # Inspect's log of the run, relative to the results folder

@@ -27,6 +27,7 @@ from cowest_bench.store.records import (
     Run,
     SampleScore,
     arrow_schema,
+    content_hash,
 )
 
 logger = logging.getLogger("cowest_bench")
@@ -57,6 +58,7 @@ class Results:
         self._known: dict[Path, tuple[str, Run]] = {}  # what was read, with the files' stamps
         self._damaged: dict[Path, str] = {}
         self._old: set[Path] = set()
+        self._sound: dict[Path, str] = {}  # Parquet files whose hash was checked, by their stamp
 
     def prepare(self) -> None:
         """Make the folders; a ConfigError if the place cannot be written to, or is full."""
@@ -174,14 +176,19 @@ class Results:
 
         path = self.rows(run)
         wanted = list(names or arrow_schema().names)
+        damaged = RecordError(
+            f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json file and "
+            "run it again."
+        )
+        if run.rows_hash and self._sound.get(path) != (stamp := file_stamp(path)):
+            if _file_hash(path) != run.rows_hash:
+                raise damaged
+            self._sound[path] = stamp
         try:
             with pyarrow.parquet.ParquetFile(path, read_dictionary=["cluster"]) as file:
                 return file.read(columns=wanted, use_threads=False).select(wanted)
         except (OSError, KeyError, pyarrow.ArrowException) as error:
-            raise RecordError(
-                f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json "
-                "file and run it again."
-            ) from error
+            raise damaged from error
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -196,13 +203,18 @@ class Results:
         schema, content = arrow_schema(), ContentHash()
         with (
             replaced(self.rows(run)) as path,
-            pyarrow.parquet.ParquetWriter(path, schema, write_page_checksum=True) as file,
+            pyarrow.parquet.ParquetWriter(path, schema) as file,
         ):
             for batch in batched(rows, ROWS_TOGETHER):
                 table = pyarrow.Table.from_pylist([asdict(row) for row in batch], schema=schema)
                 file.write_table(table)
                 content.add(batch)
-        stored = run.model_copy(update={"content": content.hexdigest()})
+            file.close()
+            rows_hash = _file_hash(path)
+        known = {"content": content.hexdigest(), "rows_hash": rows_hash, "seal": ""}
+        stored = run.model_copy(update=known)
+        seal = _seal(json.loads(stored.model_dump_json()))
+        stored = stored.model_copy(update={"seal": seal})
         with replaced(self.runs / f"{run.run_id}.json") as path:
             path.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return stored
@@ -259,8 +271,10 @@ def read_run(path: Path, *, check_rows: bool = True) -> Run:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("schema_version", 0) < SCHEMA_VERSION:
             raise OldRunError(f"{path} was written by an earlier version of cowest-bench.")
+        if isinstance(content, dict) and content.get("seal") not in (None, "", _seal(content)):
+            raise RecordError(f"{path} is damaged: it is not what was written.")
         run = Run.model_validate(content)
-    except OldRunError:
+    except RecordError:
         raise
     except ValidationError as error:
         first = error.errors()[0]
@@ -273,6 +287,20 @@ def read_run(path: Path, *, check_rows: bool = True) -> Run:
     if check_rows:
         _require_rows(run, path.with_suffix(".parquet"))
     return run
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """A hash of a run's JSON, by which every damaged byte is found."""
+    return content_hash({key: value for key, value in content.items() if key != "seal"})
+
+
+def _file_hash(path: Path) -> str:
+    """Sixteen hex digits; empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""
 
 
 def _require_rows(run: Run, path: Path) -> None:

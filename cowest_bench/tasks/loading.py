@@ -150,7 +150,10 @@ def _seeded() -> Iterator[None]:
 def _manager(*folders: Path, metadata: str, defaults: bool) -> Any:
     """lm-eval's index of tasks; with its own thousands of tasks it takes seconds to build."""
     from lm_eval.tasks import TaskManager
+    from lm_eval.utils import env
 
+    # lm-eval compiles a template anew for every row that it fills in.
+    env.from_string = lru_cache(maxsize=1024)(type(env).from_string.__get__(env))
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     return TaskManager(
         include_path=[str(folder) for folder in folders],

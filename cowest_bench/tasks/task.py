@@ -234,6 +234,8 @@ class Task:
                 cluster=None if cluster in ("", "None") else cluster,  # without one: on its own
             )
             built.append(sample)
+        self._generation = dict(self.lm.instances[0].args[1])
+        self.lm._instances = None  # a second copy of every row
         return built
 
     def prompts(self, format: str) -> Prompts:
@@ -254,11 +256,13 @@ class Task:
     def generation(self) -> dict[str, Any]:
         """The task's generation settings, in lm-eval's names."""
         _ = self.samples
-        return dict(self.lm.instances[0].args[1])
+        return self._generation
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
         """Fill in a template of the task file with a row's fields."""
-        return str(_compiled(template).render(**doc))
+        from lm_eval.utils import env
+
+        return str(env.from_string(template).render(**doc))
 
     def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
         """Filter and score the ``repeats`` answers to a sample, with lm-eval's own code.
@@ -442,14 +446,6 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         described[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
     return described
-
-
-@lru_cache(maxsize=64)
-def _compiled(template: str) -> Any:
-    """Cached; ``lm_eval.utils.apply_template`` compiles a template anew for every row."""
-    from lm_eval.utils import env
-
-    return env.from_string(template)
 
 
 _JSON_MARK = "\x02messages\x03"  # no text begins with it
