@@ -282,6 +282,11 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
         run = lab.results.write(run, rows)
         if run.n_scored == run.n_total:
             journal.path.unlink()
+    except OSError as error:
+        raise RunError(
+            f"{lab.results.root} cannot be written to ({error.strerror or error}). The answers are in "
+            f"{journal.path}; with room on the disk, the same command continues from them."
+        ) from error
     finally:
         journal.close()
     if stopped is not None:

@@ -2,125 +2,81 @@
 
 from __future__ import annotations
 
-import os
+import base64
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log, read_eval_log_sample_summaries
 
-from cowest_bench.config import Asking, Limits, ModelSpec, Role
+from cowest_bench.config import Asking
 from cowest_bench.errors import BudgetError, RunError
 from cowest_bench.lab.engine import _Streak
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.journal import Journal
-from cowest_bench.lab.judge import Judge
 from cowest_bench.lab.local import Local
 from cowest_bench.models.budget import Budget
-from cowest_bench.store import Results, Run
-from cowest_bench.systems import COLLAB, STRONG
+from cowest_bench.store import Results
+from cowest_bench.systems import STRONG
 from cowest_bench.systems.turn import Call
 from cowest_bench.tasks import load_task
-from tests.endpoint import CHOICE, Endpoint
-
-TASK = "cowest_pocket_medical"
-SAMPLES = 6
-BAD = (1, 4)  # samples that go wrong
-HURRY = Limits(attempt_timeout=4, timeout=8, retries=0, sample_retries=0)
-MODELS: dict[Role, ModelSpec] = {
-    role: ModelSpec(name=f"openai-api/local/{role}") for role in ("weak", "strong", "evaluator")
-}
-ERRORS = ("400", "401", "403", "404", "429", "500", "hang", "broken", "reset", "cut", "filtered")
-NO_ANSWERS = tuple(name for name in CHOICE if name != "empty")
-RATING = "A coherence=9 agreement=9; B coherence=3 agreement=3"
-
-
-def said(messages: list[dict[str, str]]) -> str:
-    """What a helpful model says in each role."""
-    text = messages[-1]["content"]
-    if text.startswith("Rate two answers"):
-        return RATING
-    return "answer : A" if "a draft" in text else "a draft"
+from tests.endpoint import Endpoint
+from tests.faults import (
+    BAD,
+    ERRORS,
+    HURRY,
+    KEY,
+    MODELS,
+    NO_ANSWERS,
+    SAMPLES,
+    STAGES,
+    TASK,
+    calls,
+    goes_wrong,
+    made,
+    said,
+    stages,
+)
 
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     with Endpoint(said) as running:
         monkeypatch.setenv("LOCAL_BASE_URL", running.url)
-        monkeypatch.setenv("LOCAL_API_KEY", "sk-not-to-be-seen-987")
+        monkeypatch.setenv("LOCAL_API_KEY", KEY)
         yield running
 
 
-def steps() -> dict[str, Evaluate]:
-    """One for each stage at which a model is asked."""
-    task = load_task(TASK, "feedback", seed=3, limit=SAMPLES)
-    drafts = Evaluate(task, COLLAB, MODELS, Asking())
-    alone = Evaluate(task, STRONG, MODELS, Asking())
-    return {
-        "collab": drafts,
-        "alone": alone,
-        "evaluator": Judge.of(drafts, alone, MODELS["evaluator"]),
-    }
-
-
-def made(step: Evaluate, lab: Local) -> Run:
-    run = lab.do(step).run(lab.results)
-    assert run is not None
-    return run
-
-
-def goes_wrong(stage: str, fault: str, endpoint: Endpoint) -> None:
-    """Let the endpoint fail on the samples ``BAD``, at one stage."""
-    task = load_task(TASK, "feedback", seed=3, limit=SAMPLES)
-    questions = [task.samples[number].messages[-1]["content"] for number in BAD]
-
-    def of(text: str) -> str | None:
-        rated = text.startswith("Rate two answers")
-        at = "evaluator" if rated else "refine" if "a draft" in text else "first"
-        wanted = {"draft": "first", "alone": "first"}.get(stage, stage)
-        return fault if at == wanted and any(question in text for question in questions) else None
-
-    endpoint.fault = of
-
-
 @pytest.mark.parametrize("fault", [*ERRORS, *NO_ANSWERS])
-@pytest.mark.parametrize("stage", ["draft", "refine", "alone", "evaluator"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_fault_at_every_stage_is_an_error_row(
     stage: str, fault: str, endpoint: Endpoint, results: Results
 ) -> None:
     """And when the endpoint is well again, exactly what is missing is asked, and nothing else."""
-    step = steps()[{"draft": "collab", "refine": "collab"}.get(stage, stage)]
-    lab = Local(results, limits=HURRY)
+    step = stages()[stage]
     for each in step.inputs:
-        made(each, lab)  # type: ignore[arg-type]
+        Local(results, limits=HURRY).do(each)
     endpoint.asked.clear()
-    goes_wrong(stage, fault, endpoint)
-    run = made(step, lab)
+    endpoint.fault = goes_wrong(stage, fault)
+    run = made(step, results)
     rows = results.samples(run)
     assert [row.sample_id for row in rows] == [*range(SAMPLES)]
     assert [row.sample_id for row in rows if row.error] == [*BAD]
     assert all((row.score is None) == bool(row.error) for row in rows)
     assert run.n_scored == SAMPLES - len(BAD)
-    made_calls = {row.sample_id: _calls(row) for row in rows}
 
     endpoint.fault = lambda text: None
     endpoint.asked.clear()
-    again = made(step, Local(results, limits=HURRY))
+    again = made(step, results)
     assert again.coverage == 1.0
-    whole = sum(made_calls[number] for number in made_calls if number not in BAD) // 4
-    missing = sum(whole - made_calls[number] for number in BAD)
-    assert sum(endpoint.asked.values()) == missing
+    whole = max(map(calls, rows))
+    assert sum(endpoint.asked.values()) == sum(whole - calls(rows[number]) for number in BAD)
     changed = {row.sample_id for row in set(results.samples(again)) ^ set(rows)}
     assert changed == {*BAD}
-
-
-def _calls(row: Any) -> int:
-    return int(row.weak_calls + row.strong_calls + row.evaluator_calls)
 
 
 @pytest.mark.parametrize("fault", ["absurd usage", "no usage"])
@@ -128,32 +84,29 @@ def test_what_an_endpoint_counts_is_believed_only_if_it_can_be_true(
     fault: str, endpoint: Endpoint, results: Results
 ) -> None:
     endpoint.fault = lambda text: fault
-    run = made(steps()["alone"], Local(results, limits=HURRY))
+    run = made(stages()["alone"], results)
     assert run.coverage == 1.0
     assert {row.strong_input_tokens for row in results.samples(run)} == {None}
 
 
 def test_an_empty_answer_is_an_answer(endpoint: Endpoint, results: Results) -> None:
     endpoint.fault = lambda text: "empty"
-    run = made(steps()["alone"], Local(results, limits=HURRY))
+    run = made(stages()["alone"], results)
     assert (run.coverage, run.score) == (1.0, 0.0)
 
 
 def test_a_key_that_is_repeated_as_an_answer_or_a_name_is_not_recorded(
     endpoint: Endpoint, results: Results
 ) -> None:
-    import base64
-
-    key = os.environ["LOCAL_API_KEY"]
-    coded = base64.b64encode(key.encode()).decode()
-    endpoint.answer = lambda messages: f"{key} {coded}"
-    endpoint.model = f"model-{key}"
-    run = made(steps()["alone"], Local(results, limits=HURRY))
+    coded = base64.b64encode(KEY.encode()).decode()
+    endpoint.answer = lambda messages: f"{KEY} {coded}"
+    endpoint.model = f"model-{KEY}"
+    run = made(stages()["alone"], results)
     assert "[LOCAL_API_KEY] [LOCAL_API_KEY]" in str(results.samples(run)[0].output)
     assert run.reported == {"strong": ["model-[LOCAL_API_KEY]"]}
     for path in results.root.rglob("*"):
         if path.is_file():
-            assert key.encode() not in path.read_bytes()
+            assert KEY.encode() not in path.read_bytes()
 
 
 # --- giving up ------------------------------------------------------------------------------------
@@ -165,7 +118,7 @@ def test_no_access_is_found_by_one_request(
 ) -> None:
     endpoint.fault = lambda text: status
     with pytest.raises(RunError, match="openai-api/local/strong refuses access") as raised:
-        made(steps()["alone"], Local(results))
+        made(stages()["alone"], results)
     assert (raised.value.exit_code, sum(endpoint.asked.values())) == (4, 1)
     assert results.all_runs() == []
 
@@ -177,7 +130,7 @@ def test_after_a_streak_of_failures_no_more_is_asked(endpoint: Endpoint, results
     step = Evaluate(task, STRONG, MODELS, Asking())
     limits = HURRY.model_copy(update={"connections": 4})
     with pytest.raises(RunError, match=r"20 samples in a row.*30 of .* are recorded"):
-        made(step, Local(results, limits=limits))
+        made(step, results, limits=limits)
     (run,) = results.all_runs()
     assert run.n_scored == 30
     assert len(endpoint.asked) < 30 + 20 + 20
@@ -305,8 +258,8 @@ def test_a_call_that_is_made_again_replaces_those_after_it(tmp_path: Path) -> No
 
 
 def test_the_log_opens_in_inspect(endpoint: Endpoint, results: Results) -> None:
-    goes_wrong("refine", "400", endpoint)
-    run = made(steps()["collab"], Local(results, limits=HURRY))
+    endpoint.fault = goes_wrong("refine", "400")
+    run = made(stages()["refine"], results)
     (log,) = list_eval_logs(str(results.root / run.log))
     header = read_eval_log(log, header_only=True)
     assert header.results is not None and header.status == "success"
@@ -324,6 +277,6 @@ def test_a_budget_stops_before_it_is_passed_and_says_how_to_go_on(
     endpoint: Endpoint, results: Results
 ) -> None:
     with pytest.raises(BudgetError, match="the same command with a larger budget continues"):
-        made(steps()["alone"], Local(results, budget=Budget(calls=3)))
+        made(stages()["alone"], results, budget=Budget(calls=3))
     (run,) = results.all_runs()
     assert (run.n_scored, sum(endpoint.asked.values())) == (3, 3)
