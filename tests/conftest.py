@@ -25,7 +25,10 @@ hypothesis.settings.load_profile("shared-machine")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-SLOW = ("test_serve", "test_gate", "test_train", "test_board_browser", "test_lm_eval_builtin")
+SLOW = (
+    *("test_serve", "test_gate", "test_train", "test_board_browser", "test_lm_eval_builtin"),
+    *("test_doors", "test_plugin"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)
