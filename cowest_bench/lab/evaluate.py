@@ -196,7 +196,7 @@ class Evaluate(Step):
             lab: Where, and within which limits.
             only: Ids of the samples that may be asked now; by default all.
         """
-        from cowest_bench.lab.engine import complete
+        from cowest_bench.lab.complete import complete
 
         run = self.run(lab.results)
         if run is not None and run.score_id != self.score_id:

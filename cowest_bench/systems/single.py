@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cowest_bench.config import Role
 from cowest_bench.systems.system import Lengths, System
-from cowest_bench.systems.turn import Turn
+
+if TYPE_CHECKING:
+    from cowest_bench.systems.turn import Turn
 
 
 class Single(System):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from cowest_bench.errors import BudgetError, RunError
 from cowest_bench.lab.engine import _Streak
 from cowest_bench.lab.evaluate import Evaluate
 from cowest_bench.lab.journal import Journal
+from cowest_bench.lab.judge import Judge
 from cowest_bench.lab.local import Local
 from cowest_bench.models.budget import Budget
-from cowest_bench.store import Results
+from cowest_bench.store import Results, Run
 from cowest_bench.systems import STRONG
 from cowest_bench.systems.turn import Call
 from cowest_bench.tasks import load_task
@@ -77,6 +79,30 @@ def test_every_fault_at_every_stage_is_an_error_row(
     assert sum(endpoint.asked.values()) == sum(whole - calls(rows[number]) for number in BAD)
     changed = {row.sample_id for row in set(results.samples(again)) ^ set(rows)}
     assert changed == {*BAD}
+
+
+def test_a_changed_answer_is_rated_again(endpoint: Endpoint, results: Results) -> None:
+    judge = stages()["evaluator"]
+    assert isinstance(judge, Judge)
+    for each in judge.inputs:
+        Local(results).do(each)
+    before = results.samples(made(judge, results))
+    answers = judge.drafts.rows(results)
+    answers[2] = replace(answers[2], output="answer : B")
+    results.write(run_of(judge.drafts, results), answers)
+    endpoint.answer = lambda messages: "A coherence=2 agreement=2; B coherence=8 agreement=8"
+    endpoint.asked.clear()
+    after = results.samples(made(judge, results))
+    assert sum(endpoint.asked.values()) == 2  # in both orders
+    assert [old == new for old, new in zip(before, after, strict=True)] == [
+        number != 2 for number in range(SAMPLES)
+    ]
+
+
+def run_of(step: Evaluate, results: Results) -> Run:
+    run = step.run(results)
+    assert run is not None
+    return run
 
 
 @pytest.mark.parametrize("fault", ["absurd usage", "no usage"])
