@@ -219,6 +219,7 @@ def run(
     results: Results,
     progress: Callable[[str], Progress] | None = None,
     budget: Budget | None = None,
+    workers: int = 1,
 ) -> Iterator[Run]:
     """Run a plan, and yield the run of every system as it is finished.
 
@@ -229,6 +230,7 @@ def run(
         results: Where everything is stored.
         progress: Given a task's domain, returns what is told how far it is.
         budget: What may be spent, shared with other plans; by default the plan's own.
+        workers: As for ``Local``.
 
     Raises:
         CowestError: See the steps.
@@ -238,7 +240,7 @@ def run(
     planned(plan)
     for task in plan.loaded():
         tell = progress(task.meta.domain or task.name) if progress else None
-        lab = Local(results, limits=plan.limits, budget=budget, progress=tell)
+        lab = Local(results, limits=plan.limits, budget=budget, progress=tell, workers=workers)
         for step in evaluations(plan, task, lab):
             made = step.run(results)
             if made is not None:

@@ -180,6 +180,12 @@ def _role_options(role: str, help: str) -> Callable[[Any], Any]:
 @margin_option
 @alpha_option
 @baselines_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    help="Processes that ask, where all models are behind endpoints and there is no budget.",
+)
 @coverage_option
 @dry_run_option
 @rate_option
@@ -199,6 +205,7 @@ def run(
     margin: float,
     alpha: float,
     folder: Path,
+    workers: int,
     min_coverage: float,
     dry_run: bool,
     rate: float,
@@ -222,12 +229,6 @@ def run(
     if dry_run:
         go_offline()
     from cowest_bench import plan as plans
-    from cowest_bench.gate.baseline import baseline_of
-    from cowest_bench.gate.check import Settings
-    from cowest_bench.gate.sequential import until_decided
-    from cowest_bench.lab.planned import forecast
-    from cowest_bench.report.comparison import looked_line
-    from cowest_bench.store import Results
 
     passed = {"data": str(data) if data else None, "limit": limit, "num_fewshot": num_fewshot}
     changes = {
@@ -241,6 +242,9 @@ def run(
     }
     plan = plans.Plan.load(file, changes)
     if dry_run:
+        from cowest_bench.lab.planned import forecast
+        from cowest_bench.store import Results
+
         steps = plans.planned(plan, stated=True).steps
         show_forecast(forecast(steps.values(), Results(root)), rate, plan.split, form)
         return
@@ -250,8 +254,14 @@ def run(
         with progress_bars() as progress:
             tell = partial(partial, progress)
             if against is None:
-                runs.extend(plans.run(plan, results, tell))
+                runs.extend(plans.run(plan, results, tell, workers=workers))
             else:
+                # Statistics are loaded where they are needed: a run begins to ask without them.
+                from cowest_bench.gate.baseline import baseline_of
+                from cowest_bench.gate.check import Settings
+                from cowest_bench.gate.sequential import until_decided
+                from cowest_bench.report.comparison import looked_line
+
                 settings = Settings(margin=margin, alpha=alpha, sequential=True)
                 judge = baseline_of(results, against, folder)
                 runs, looked = until_decided(plan, results, judge, settings, tell)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from multiprocessing import active_children
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cowest_bench.config import ROLES, ModelSpec, Role
+from cowest_bench.config import ROLES, Limits, ModelSpec, Role
 from cowest_bench.errors import BudgetError, NotSentError, RunError, redacted
 from cowest_bench.lab.engine import Engine
 from cowest_bench.lab.evaluate import Evaluate
@@ -15,8 +17,9 @@ from cowest_bench.lab.journal import Answer, Journal
 from cowest_bench.lab.local import Local
 from cowest_bench.lab.rescore import row_scored_again
 from cowest_bench.lab.transcript import write_transcript
+from cowest_bench.lab.workers import processes, report
 from cowest_bench.models.budget import price
-from cowest_bench.store import Run, SampleScore, content_hash
+from cowest_bench.store import Results, Run, SampleScore, content_hash
 from cowest_bench.systems.turn import Ask, Call, said
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
     folder = f"{step.id}-{content_hash(made_from)}" if made_from else step.id
     journal = Journal(lab.results.logs / folder / "journal")
     try:
+        for part in sorted(journal.path.parent.glob("journal.*")):  # of workers that were killed
+            journal.absorb(part)
         rows = _Rows(step, journal, stored)
         missing = step.missing(rows, lab.results, only)
         if before is not None and not missing:
@@ -95,13 +100,68 @@ def _ask(
     missing: list[Answer],
 ) -> RunError | None:
     """Ask for the missing answers; returns why not for all of them, if so."""
+    done = 0
+
+    def progress(more: int) -> None:
+        nonlocal done
+        done += more
+        lab.progress(step.about, done, len(missing))
+
+    progress(0)
+    size = 1 if any(spec.is_local for spec in specs.values()) or lab.budget else lab.workers
+    if size == 1:
+        return ask_for(step, lab, specs, journal, missing, progress)
+    each = {"connections": -(-lab.limits.connections // size)} if lab.limits.connections else {}
+    limits = lab.limits.model_copy(update=each)
+    parts = [journal.path.with_name(f"{journal.path.name}.{number}") for number in range(size)]
+    log = lab.results.logs / "workers.log"
+    with processes(
+        size, threads=1, log=log, progress=lambda _, __, more, ___: progress(more)
+    ) as pool:
+        shares = [
+            pool.submit(_ask_share, step, lab.results, limits, specs, part, missing[number::size])
+            for number, part in enumerate(parts)
+        ]
+        try:
+            stopped = [share.result() for share in shares]
+        except BaseException:
+            for worker in active_children():  # they finish what is in flight
+                worker.terminate()
+            raise
+    for part in parts:
+        journal.absorb(part)
+    return next(filter(None, stopped), None)
+
+
+def _ask_share(
+    step: Evaluate,
+    results: Results,
+    limits: Limits,
+    specs: Mapping[Role, ModelSpec],
+    part: Path,
+    missing: list[Answer],
+) -> RunError | None:
+    """In a worker process: ask for some of the answers, with a journal of its own."""
+    journal = Journal(part)
+    try:
+        return ask_for(step, Local(results, limits=limits), specs, journal, missing, report)
+    finally:
+        journal.close()
+
+
+def ask_for(
+    step: Evaluate,
+    lab: Local,
+    specs: Mapping[Role, ModelSpec],
+    journal: Journal,
+    missing: list[Answer],
+    progress: Callable[[int], None],
+) -> RunError | None:
+    """Ask for answers in this process, and note them; returns why not for all of them, if so."""
     engine = Engine(specs, lab.limits, lab.budget)
     answer = step.answering(lab.results, engine.models)
-    done = 0
-    lab.progress(step.about, done, len(missing))
 
     async def work(key: Answer) -> str | None:
-        nonlocal done
         ask = _Recorded(engine.ask, journal, key)
         for _ in range(1 + lab.limits.sample_retries):
             row = await answer(key, ask)
@@ -113,8 +173,7 @@ def _ask(
         error = redacted(row.error)[:ERROR_LENGTH] if row.error else None
         row = replace(row, error=error, **_usage(ask.calls, specs))
         journal.note_row(key, _changes(row) | {"score_id": step.score_id})
-        done += 1
-        lab.progress(step.about, done, len(missing))
+        progress(1)
         return error if row.output is None else None
 
     engine.run(missing, work)

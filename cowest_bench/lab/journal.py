@@ -51,10 +51,7 @@ class Journal:
         self._end = 0
         for line in self._lines():
             self._end = line.end
-            if line.call is None:
-                self._rows[line.answer] = line.place
-            else:
-                self._calls[line.answer] = _with(self._calls.get(line.answer, []), line)
+            self._index(line)
         os.ftruncate(self._file, self._end)
         self._synced = time.monotonic()
 
@@ -74,6 +71,12 @@ class Journal:
             logger.warning(
                 "%s has %d damaged lines; their answers are asked for again.", self.path, damaged
             )
+
+    def _index(self, line: _Line) -> None:
+        if line.call is None:
+            self._rows[line.answer] = line.place
+        else:
+            self._calls[line.answer] = _with(self._calls.get(line.answer, []), line)
 
     def _append(self, answer: Answer, n: int | None, content: Any) -> int:
         text = json.dumps([*answer, n, content], ensure_ascii=False, separators=(",", ":"))
@@ -120,6 +123,15 @@ class Journal:
             file.seek(place)
             row: Row = _read(file.readline())[2]
         return row
+
+    def absorb(self, part: Path) -> None:
+        """Take over the lines of another journal of the same run, and remove it."""
+        other = Journal(part)
+        for line in other._lines():
+            place = self._append(line.answer, line.call, line.content)
+            self._index(line._replace(place=place))
+        other.close()
+        part.unlink()
 
     def finished(self) -> Iterator[tuple[Answer, list[Call], Row]]:
         """Every answer's latest row with the calls that led to it, in the order of their arrival."""

@@ -26,10 +26,13 @@ class Local(Lab):
         limits: Limits | None = None,
         budget: Budget | None = None,
         progress: Progress | None = None,
+        workers: int = 1,
     ) -> None:
+        """``workers`` processes ask, where models are behind endpoints and no budget is to be kept."""
         self.results = results
         self.limits = limits or Limits()
         self.budget = budget
+        self.workers = workers
         self.progress: Progress = progress or (lambda what, done, total: None)
         self._tried: set[str] = set()
 

@@ -122,6 +122,11 @@ def tell(who: str, what: str, done: int, total: int) -> None:
         _events.put((who, what, done, total))
 
 
+def report(more: int) -> None:
+    """In a worker: report that so many more samples are done."""
+    _events.put(("", "", more, 0))
+
+
 @dataclass(frozen=True)
 class Job:
     """A piece of work for one worker; if it fails, it raises a ``CowestError``."""

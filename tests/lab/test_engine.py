@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from inspect_ai.log import list_eval_logs, read_eval_log, read_eval_log_sample_summaries
 
@@ -211,6 +212,33 @@ def test_killed_runs_ask_again_only_what_was_in_flight(endpoint: Endpoint, tmp_p
     assert run_.coverage == 1.0
     assert sum(endpoint.asked.values()) - served == 2 * run_.n_total - recorded
     assert not list(tmp_path.rglob("journal"))
+
+
+@pytest.mark.slow
+def test_several_processes_leave_the_same_records(endpoint: Endpoint, tmp_path: Path) -> None:
+    """And what a killed one has recorded is not asked again."""
+    by_workers = [*command(tmp_path), "--workers", "2"]
+    with subprocess.Popen(by_workers, stderr=subprocess.DEVNULL) as run:
+        endpoint.wait_for(100)
+        workers = psutil.Process(run.pid).children(recursive=True)
+        run.kill()
+    psutil.wait_procs(workers, timeout=60)  # they end with their parent
+    parts = [*tmp_path.rglob("journal.*")]
+    recorded = sum(line.call is not None for part in parts for line in Journal(part)._lines())
+    assert len(parts) == 2 and recorded > 0
+    served = sum(endpoint.asked.values())
+    subprocess.run(by_workers, check=True, capture_output=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    subprocess.run(command(other), check=True, capture_output=True)
+    (run_,), (again,) = (Results(each / "results").all_runs() for each in (tmp_path, other))
+    assert sum(endpoint.asked.values()) - served == 4 * run_.n_total - recorded
+    assert (run_.run_id, run_.content) == (again.run_id, again.content)
+    rows, same = (
+        Results(each / "results").samples(made) for each, made in ((tmp_path, run_), (other, again))
+    )
+    assert [row.output for row in rows] == [row.output for row in same]
+    assert not [*tmp_path.rglob("journal*")]
 
 
 @pytest.mark.slow
