@@ -343,22 +343,34 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
     )
 
 
-def history(checkpoints: pd.DataFrame) -> Picture:
-    """An entry's checkpoints over time, with intervals and what the gate says.
+def history(checkpoints: pd.DataFrame, loss: float) -> Picture:
+    """An entry's checkpoints, oldest first, with intervals and what the gate says of them.
+
+    The band begins at the score of the checkpoint before the newest, and is as high as the margin.
 
     Args:
-        checkpoints: created, checkpoint, score, low, high, verdict.
+        checkpoints: checkpoint, score, low, high, verdict; newest first.
+        loss: The margin.
     """
-    columns = ["created", "checkpoint", "score", "low", "high", "verdict"]
-    rows = shown_names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
-    x = alt.X("created:T", title="run", axis=alt.Axis(format="%d %b %H:%M", labelOverlap=True))
-    y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
+    columns = ["checkpoint", "score", "low", "high", "verdict"]
+    rows = shown_names(checkpoints[columns].dropna(subset=["score"])[::-1], "checkpoint")
+    again = rows.groupby("checkpoint").cumcount()
+    rows["checkpoint"] += [f" ({n + 1})" if n else "" for n in again]
+    axis = alt.Axis(labelAngle=0, labelLimit=160, labelOverlap=True)
+    x = alt.X("checkpoint:N", title="checkpoint", sort=list(rows["checkpoint"]), axis=axis)
+    scale = alt.Scale(zero=False, nice=True)
+    y = alt.Y("score:Q", title="score, 95% interval", scale=scale)
+    low = alt.Y("low:Q", title="score, 95% interval", scale=scale)
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     base = alt.Chart(rows)
-    line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
-    bars = base.mark_rule(strokeWidth=2.5).encode(
-        x=x, y=alt.Y("low:Q", title="score, 95% interval"), y2="high:Q", color=colour
+    before = rows["score"].iloc[-2:-1]
+    band = (
+        alt.Chart(pd.DataFrame({"low": before - loss, "score": before}))
+        .mark_rect(color=GREY, opacity=0.22)
+        .encode(y=low, y2="score:Q")
     )
+    line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
+    bars = base.mark_rule(strokeWidth=2.5).encode(x=x, y=low, y2="high:Q", color=colour)
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
         y=y,
@@ -376,6 +388,6 @@ def history(checkpoints: pd.DataFrame) -> Picture:
             verdict="verdict:N",
         ),
     )
-    return alt.layer(line, bars, points).properties(
+    return alt.layer(band, line, bars, points).properties(
         height=320, description=f"Scores of {len(rows)} checkpoints over time, with 95% intervals."
     )

@@ -22,19 +22,23 @@ class Column(NamedTuple):
 
 
 RANKING = [
-    Column("rank", "interval", "Between which places the entry lies, at 95%.", 60),
-    Column("tie", "%d", "Entries with the same number cannot be told apart by rank.", 50),
-    Column("entry", "text"),
-    Column("score", "%.3f", "Mean score over the samples."),
-    Column("score 95%", "interval", "Its 95% interval, clustered.", 125),
-    Column("gain", "%+.3f", "Over the strong model alone, on the same samples."),
+    Column("entry", "text", "", 260),
+    Column("score", "%.3f", "Mean score over the samples.", 70),
+    Column("score 95%", "interval", "Its 95% interval, clustered.", 120),
+    Column("rank", "%d", "The best place the entry may have, at 95%.", 55),
+    Column("to", "%d", "The worst place.", 45),
+    Column("tie", "%d", "Entries with the same number cannot be told apart by rank.", 45),
+    Column("gain", "%+.3f", "Over the strong model alone, on the same samples.", 75),
     Column("gain 95%", "interval", "The gain's 95% interval.", 135),
     Column("$ per 1k", "%.2f", "US dollars per 1,000 samples."),
     Column("s per 1k", "%.0f", "Seconds of model time per 1,000 samples."),
-    Column("tokens", "%.0f", "Tokens per sample, of both models."),
+    Column("weak tokens", "%.0f", "Tokens per sample of the weak model."),
+    Column("strong tokens", "%.0f", "Tokens per sample of the strong model."),
     Column("calls", "%.1f", "Calls per sample, of both models."),
     Column("scored", "percent", "Share of the samples that have a score."),
 ]
+SHOWN = [column.title for column in RANKING[1:] if column.title not in ("to", "calls", "scored")]
+MOST_DOMAINS = 8  # that have a column each
 
 
 def intervals(frame: pd.DataFrame, low: str, high: str, form: str = ".3f") -> list[str]:
@@ -57,26 +61,41 @@ def _table(columns: list[Column], *values: object) -> pd.DataFrame:
     return pd.DataFrame({title: pd.Series(list(each)) for title, each in named})  # type: ignore[call-overload]
 
 
-def ranking(entries: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard of one suite and domain: ``RANKING`` of ``data.entries``; no dollars if free."""
+def ranking(entries: pd.DataFrame, by_domain: pd.DataFrame) -> tuple[pd.DataFrame, list[Column]]:
+    """The leaderboard of one suite and domain, with a column for each domain of pooled scores.
+
+    Args:
+        entries: ``data.entries``; without prices there is no column of dollars.
+        by_domain: entry, domain and score; empty if one domain is shown.
+    """
     e = entries
     table = _table(
         RANKING,
-        [text.ranks(*each) for each in zip(e["rank_best"], e["rank_worst"], strict=True)],
-        e["tie_group"],
         labels(e["label"]),
         e["score"],
         intervals(e, "low", "high"),
+        e["rank_best"],
+        e["rank_worst"],
+        e["tie_group"],
         e["over_strong"],
         intervals(e, "over_strong_low", "over_strong_high", "+.3f"),
         e["usd_per_1k"],
         e["seconds_per_1k"],
-        e["tokens"],
+        e["weak_tokens_per_sample"],
+        e["strong_tokens_per_sample"],
         e["calls"],
         e["coverage"],
     )
-    free = not (e["usd_per_1k"].fillna(0) > 0).any()
-    return table.drop(columns="$ per 1k") if free else table
+    columns = [*RANKING]
+    if not (e["usd_per_1k"].fillna(0) > 0).any():
+        columns = [column for column in columns if column.title != "$ per 1k"]
+    if 1 < by_domain["domain"].nunique() <= MOST_DOMAINS:
+        scores = by_domain.pivot(index="entry", columns="domain", values="score").reindex(e["entry"])
+        for i, domain in enumerate(scores.columns):
+            title = f"in {text.label(domain, 20)}"
+            columns.insert(3 + i, Column(title, "%.3f", "Score in this domain."))
+            table[title] = scores[domain].to_numpy()
+    return table[[column.title for column in columns]], columns
 
 
 GAINS = [
@@ -105,8 +124,14 @@ def gains(pairings: pd.DataFrame) -> pd.DataFrame:
         chances(e["over_best_p_holm"]),
         e["over_best_detectable"],
         labels(e["best_single"]),
-        labels(e["over_best_verdict"]),
+        [_after_holm(*each) for each in zip(e["over_best_verdict"], e["significant"], strict=True)],
     )
+
+
+def _after_holm(verdict: object, significant: object) -> str:
+    """The verdict of one pairing among many: a difference counts after Holm's correction only."""
+    told = text.label(verdict)
+    return "inconclusive" if told in ("improved", "regressed") and significant is not True and not bool(significant) else told
 
 
 CONTRASTS = [
@@ -143,10 +168,34 @@ def contrasts(comparison: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def side_by_side(
+    comparisons: dict[str, pd.DataFrame], baseline: str
+) -> tuple[pd.DataFrame, list[Column]]:
+    """Several entries against one baseline: ``comparison.compare`` by name, its index the domain."""
+    columns = [Column("entry", width=260)]
+    table: dict[str, list[object]] = {"entry": [*comparisons, baseline]}
+    domains = [*dict.fromkeys(each for found in comparisons.values() for each in found.index[::-1])]
+    for domain in domains[: MOST_DOMAINS + 1]:
+        score, difference = f"in {text.label(domain, 20)}", f"± {text.label(domain, 20)}"
+        known = [found.loc[domain] if domain in found.index else None for found in comparisons.values()]  # fmt: skip
+        theirs = next(row["theirs"] for row in known if row is not None)
+        table[score] = [None if row is None else row["ours"] for row in known] + [theirs]
+        table[difference] = ["not run" if row is None else _difference(row) for row in known] + [""]
+        columns += [
+            Column(score, "%.3f", "Score in this domain."),
+            Column(difference, "interval", "Difference to the baseline with its interval, and the verdict.", 240),
+        ]
+    return pd.DataFrame(table), columns
+
+
+def _difference(row: pd.Series) -> str:
+    return f"{text.estimate(row['difference'], row['low'], row['high'], '+.3f')} {row['verdict']}"
+
+
 SAMPLES = [
-    Column("no.", "%d", "Of the sample.", 55),
-    Column("state", "text", "What became of it, against the other run.", 90),
-    Column("question", width=300),
+    Column("no.", "%d", "Of the sample.", 50),
+    Column("state", "text", "What became of it, against the other run.", 85),
+    Column("question", width=230),
     Column("draft", "text", "Of the weak model.", 300),
     Column("answer", width=110),
     Column("gold", width=110),
@@ -209,6 +258,34 @@ def checkpoints(history: pd.DataFrame) -> pd.DataFrame:
         labels(h["baseline"]),
         labels(h["baseline_verdict"]),
         h["coverage"],
+    )
+
+
+NEWEST = [
+    Column("entry", width=300),
+    Column("domain"),
+    Column("verdict"),
+    Column("difference", "%+.3f", "To the checkpoint before it."),
+    Column("95%", "interval"),
+    Column("checkpoint"),
+    Column("checkpoints", "%d"),
+    Column("made"),
+]
+
+
+def newest(found: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """``NEWEST`` of ``data.newest``, with the entries by ``ui.unique``."""
+    entries = {entry: name for name, entry in names.items()}
+    return _table(
+        NEWEST,
+        [entries[entry] for entry in found["entry"]],
+        labels(found["domain"]),
+        labels(found["verdict"]),
+        found["difference"],
+        intervals(found, "low", "high", "+.3f"),
+        labels(found["checkpoint"]),
+        found["checkpoints"],
+        [str(created)[:16] for created in found["created"]],
     )
 
 

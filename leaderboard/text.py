@@ -60,6 +60,11 @@ def label(value: object, limit: int = LONGEST_LABEL) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def plain(value: object) -> str:
+    """A name for a label that Streamlit reads as Markdown."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", label(value, 40))
+
+
 def is_missing(value: object) -> bool:
     """Whether a cell of a table is empty: None, NaN, NaT or NA."""
     return value is None or (not isinstance(value, str) and str(value) in ("nan", "NaT", "<NA>"))

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import streamlit as st
 
-from leaderboard import data, tables, text, ui
+from leaderboard import choices, data, tables, text, ui
 from leaderboard import training_charts as charts
 
 snapshot, suite = ui.snapshot(), ui.suite()
 
-st.title("What did the training do?", anchor=False)
 found = data.trainings(snapshot, suite)
 if found.empty:
-    ui.empty(
+    raise ui.Nothing(
         "No training of this suite is known here. Train a weak model on collaborative feedback:",
         "cowest run --tasks TASK --weak MODEL --strong MODEL --tune\ncowest publish",
     )
 labels = ui.trainings(found)
-training = labels[ui.choose("Training", [*labels], key="training")]
+training = labels[choices.one_of("Training", [*labels], "training")]
 chosen = found[found["training"] == training].iloc[0]
 steps = data.steps(snapshot, training)
 deltas = data.influences(snapshot, training)

@@ -14,16 +14,7 @@ from tests import boards
 from tests.conftest import ROOT
 
 APP = ROOT / "leaderboard" / "app.py"
-TITLES = {
-    "overview": "Which pairing should I take?",
-    "pairings": "Which weak model goes with which strong one?",
-    "compare": "Is it better, and where?",
-    "samples": "What happened on a sample?",
-    "regressions": "Did a checkpoint get worse?",
-    "training": "What did the training do?",
-    "methods": "How is each number made?",
-    "sql": "Ask the snapshot yourself",
-}
+TITLES = {page.name: page.question for page in ui.PAGES}
 STORES: dict[str, Callable[[Path], Path]] = {
     "empty": boards.empty,
     "full": boards.full,
@@ -99,12 +90,12 @@ def test_pages_say_what_to_type_where_there_is_no_snapshot(
 
 @pytest.mark.parametrize("page", TITLES)
 def test_names_and_texts_of_others_are_never_markup(visit: Open, page: str) -> None:
-    app = visit("broken", page, all="true")
+    app = visit("broken", page, all="yes")
     assert not app.exception
     for element in (*app.markdown, *app.caption, *app.info, *app.warning):
         assert "evil.example" not in element.value
     for html in app.get("html"):
-        assert "<script" not in html.proto.body
+        assert html.proto.unsafe_allow_javascript == ("<script" in html.proto.body)
         assert "<img" not in html.proto.body
 
 
@@ -116,14 +107,15 @@ def test_the_first_page_says_which_pairing_to_take(visit: Open) -> None:
 
 def test_the_domain_of_a_shared_link_is_chosen(visit: Open) -> None:
     app = visit("full", "overview", domain="medical", margin="0.1")
-    assert app.selectbox(key="domain").value == "medical"
-    assert app.number_input(key="margin").value == pytest.approx(0.1)
+    assert app.selectbox(key="overview:domain").value == "medical"
+    assert app.number_input(key="overview:margin").value == pytest.approx(0.1)
 
 
 def test_a_link_to_what_is_no_longer_there_shows_the_default(visit: Open) -> None:
     app = visit("full", "compare", candidate="gone", baseline="gone", domain="gone")
     assert not app.exception
-    assert app.selectbox(key="baseline").value == "strong"
+    assert app.selectbox(key="compare:baseline").value == "strong"
+    assert len(app.warning) == 3
 
 
 def test_controls_are_shown_when_asked_for(visit: Open) -> None:
@@ -132,15 +124,17 @@ def test_controls_are_shown_when_asked_for(visit: Open) -> None:
 
     assert "collab: weak-small + strong (shuffled)" not in entries(visit("full", "overview"))
     assert "collab: weak-small + strong (shuffled)" in entries(
-        visit("full", "overview", all="true")
+        visit("full", "overview", all="yes")
     )
 
 
 def test_what_dpo_fixed_is_a_link_that_names_its_filters(visit: Open) -> None:
     app = visit("full", "overview")
     links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
-    assert "show=helped" in links["What DPO fixed"]
-    assert "against=collab%3A+weak-small" in links["What DPO fixed"]
+    for domain in ("ethics", "medical"):
+        link = links[f"What DPO fixed in {domain}"]
+        assert "show=helped" in link and f"domain={domain}" in link
+        assert "against=collab%3A+weak-small" in link
 
 
 def test_what_dpo_fixed_shows_those_questions_and_their_drafts(visit: Open) -> None:
@@ -173,13 +167,14 @@ def test_without_texts_samples_say_so(visit: Open) -> None:
 
 def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
     app = visit("full", "samples", page="99")
-    assert any("page 1" in info.value for info in app.info)
+    assert any("99" in warning.value for warning in app.warning)
+    assert app.number_input(key="samples:page").value == 3
 
 
 def test_an_error_is_shown_as_an_error(visit: Open) -> None:
     app = visit("broken", "samples", show="error")
-    of_strangers = next(o for o in app.selectbox(key="entry").options if o.startswith("collab: "))
-    app.selectbox(key="entry").select(of_strangers).run()
+    of_strangers = next(o for o in app.selectbox(key="samples:entry").options if o.startswith("collab: "))
+    app.selectbox(key="samples:entry").select(of_strangers).run()
     assert {*app.dataframe[0].value["state"]} == {"error"}
     assert len(app.dataframe[0].value) == 2
 
