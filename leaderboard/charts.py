@@ -388,6 +388,6 @@ def history(checkpoints: pd.DataFrame, loss: float) -> Picture:
             verdict="verdict:N",
         ),
     )
-    return alt.layer(band, line, bars, points).properties(
+    return alt.layer(*[band] * len(before), line, bars, points).properties(
         height=320, description=f"Scores of {len(rows)} checkpoints over time, with 95% intervals."
     )

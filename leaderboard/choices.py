@@ -32,6 +32,7 @@ class Visit:
         page: Its name.
         asked: What the address says, or the boxes if one of them was changed.
         changed: Whether one was.
+        stays: Whether the visitor was there before.
         made: The choices so far.
         missing: What the address asks for and is not here.
     """
@@ -39,6 +40,7 @@ class Visit:
     page: str
     asked: dict[str, list[str]]
     changed: bool
+    stays: bool
     made: dict[str, Written] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
@@ -49,25 +51,24 @@ def begin(page: str) -> None:
     of, changes = st.session_state.pop(CHANGED, ("", {}))
     if of == page:
         asked |= changes
-    st.session_state[VISIT] = Visit(page, asked, of == page)
+    before: Visit | None = st.session_state.get(VISIT)
+    stays = before is not None and before.page == page
+    st.session_state[VISIT] = Visit(page, asked, of == page, stays)
 
 
-def write() -> bool:
-    """Put all choices into the address; returns whether the browser must do so by ``script``.
+def write() -> str:
+    """Put all choices into the address; returns the JavaScript that does so on arrival at a page.
 
-    Streamlit can only add to the history. The browser's first address is completed in place instead.
+    Streamlit's own way adds to the browser's history and, on arrival, may still find the address of the
+    page before. The script completes the address of this page in place. It also makes the button that
+    copies the address and the link to the table work.
     """
-    first = "here_before" not in st.session_state
-    if not first:
-        st.query_params.from_dict(_visit().made)
-    st.session_state["here_before"] = True
-    return first
-
-
-def script(first: bool) -> str:
-    """JavaScript that keeps the history clean, copies links and skips to the table."""
-    made = "?" + urlencode(_visit().made, doseq=True) if first else ""
-    return f"<script>{_SCRIPT.replace('ADDRESS', json.dumps(made))}</script>"
+    visit = _visit()
+    if visit.stays:
+        st.query_params.from_dict(visit.made)
+    complete = "" if visit.stays else "?" + urlencode(visit.made, doseq=True)
+    given = _SCRIPT.replace("PAGE", json.dumps(visit.page)).replace("QUERY", json.dumps(complete))
+    return f"<script>{given}</script>"
 
 
 _SCRIPT = r"""(() => {
@@ -98,14 +99,16 @@ _SCRIPT = r"""(() => {
             }
             if (event.target.closest?.('.skip-link')) {
                 event.preventDefault();
-                const table = document.querySelector('[data-testid=stMain] canvas, [data-testid=stMain] h1');
+                const table = document.querySelector('[data-testid=stMain] canvas');
                 table?.scrollIntoView({block: 'center'});
                 table?.focus();
             }
         });
     }
-    const address = ADDRESS;
-    if (address && completes(address)) history.replaceState(history.state, '', address);
+    const [page, query] = [PAGE, QUERY];
+    const here = location.pathname.replace(/\/+$/, '').split('/').pop();
+    const first = !document.querySelector(`[data-testid=stSidebar] a[href^="${page}?"]`);
+    if (query && completes(query) && (here === page || first)) history.replaceState(history.state, '', query);
 })()"""
 
 

@@ -107,7 +107,7 @@ def fictional(name: str) -> bool:
 
 def footer() -> None:
     """Which snapshot this is, and whose results it holds; and the address, which is complete now."""
-    st.html(choices.script(choices.write()), unsafe_allow_javascript=True)
+    st.html(choices.write(), unsafe_allow_javascript=True)
     found = find_snapshot()
     if found is None:
         return
