@@ -159,8 +159,7 @@ def _written(value: Any) -> Written:
 def _not_here(label: str, name: str) -> None:
     visit, value = _visit(), _asked(name)
     if value and not visit.changed:
-        visit.missing.append(f"{label} \N{LEFT DOUBLE QUOTATION MARK}{text.label(value)}"
-                             "\N{RIGHT DOUBLE QUOTATION MARK} is not here; the default is shown.")  # fmt: skip
+        visit.missing.append(f"{label} “{text.plain(value)}” is not here; the page shows another.")
 
 
 def _change(*resets: str, **values: Written) -> None:

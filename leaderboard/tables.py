@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 RANKING = [
-    Column("entry", "text", "", 260),
+    Column("entry", "text", "", 300),
     Column("score", "%.3f", "Mean score over the samples.", 70),
     Column("score 95%", "interval", "Its 95% interval, clustered.", 120),
     Column("rank", "%d", "The best place the entry may have, at 95%.", 55),

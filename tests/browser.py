@@ -47,7 +47,8 @@ BOXES = """() => [...document.querySelectorAll(
 SETTLED = r"""() => {
     // True for a while, because a click takes a moment to reach the server and come back.
     const app = document.querySelector('[data-testid=stApp]');
-    const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')];
+    const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')].filter(
+        chart => chart.checkVisibility());
     const now = app?.dataset.testScriptState === 'notRunning'
         && app.dataset.testConnectionState === 'CONNECTED'
         && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')

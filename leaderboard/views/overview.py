@@ -84,7 +84,7 @@ ui.table(
     "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
     chooses=("entry", [ui.name_of(names, each) or "" for each in shown["entry"]]),
-    height=min(560, 38 + 35 * len(shown)),
+    height=560 if len(shown) > 15 else "auto",
 )
 more = f" The best {MOST} of {len(kept):,} are listed; the filters find the others." if len(kept) > MOST else ""  # fmt: skip
 st.caption(

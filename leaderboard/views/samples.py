@@ -62,7 +62,8 @@ if not numbers and asked is None:
     raise ui.Nothing("No sample matches. Show all, or search for another word.")
 place = numbers.index(asked) if asked in numbers else None
 pages = max(1, -(-len(numbers) // SIZE))
-left, right = st.columns([2, 3], gap="medium")
+with st.container(key="opened"):
+    left, right = st.columns([2, 3], gap="medium")
 with left:
     default = 1 if place is None else place // SIZE + 1
     page = int(choices.number(f"Page, of {pages:,}", 1, pages, default, "page", resets=OPENED[1:]))
@@ -73,7 +74,7 @@ with left:
         "Samples with the weak model's draft, the answer and the gold answer",
         key="samples",
         chooses=("question", [str(number) for number in listed]),
-        height=38 + 35 * SIZE,
+        height=565,
     )
     st.caption("Click a row to open the sample.")
 with right:

@@ -59,7 +59,7 @@ def test_every_page(visitor: Visitor, name: str) -> None:
         ("overview", "Domain", "ethics", "domain"),
         ("pairings", "System", "collab", "system"),
         ("compare", "Baseline", "weak-64", "baseline"),
-        ("regressions", "Domain", "medical", "domain"),
+        ("regressions", "Domain", "ethics", "domain"),
     ],
 )
 def test_a_choice_is_in_the_address(
