@@ -91,7 +91,11 @@ def _cheapest(found: pd.DataFrame, cost: str, margin: float) -> str:
     best = found.iloc[0]
     tied = found["tie_group"] == best["tie_group"]
     others = int(tied.sum()) - 1
-    told = f"It is tied with {others} other{'s' if others > 1 else ''}" if others else "Nothing is tied with it"
+    told = (
+        f"It is tied with {others} other{'s' if others > 1 else ''}"
+        if others
+        else "Nothing is tied with it"
+    )
     near = found[tied | (found["score"] >= best["score"] - margin)].dropna(subset=[cost])
     if near.empty:
         return f"{told}; what it costs is not known."
@@ -101,7 +105,9 @@ def _cheapest(found: pd.DataFrame, cost: str, margin: float) -> str:
         of = "nothing tied or" if others else "nothing"
         return f"{told}; {of} within {margin:g} of it is cheaper ({words.format(best[cost])})."
     of = "the cheapest of these" if tied[other.name] else f"within {margin:g} of it the cheapest"
-    price = "" if text.is_missing(best[cost]) else f" (the best: {words.format(best[cost]).split()[0]})"
+    price = (
+        "" if text.is_missing(best[cost]) else f" (the best: {words.format(best[cost]).split()[0]})"
+    )
     return text.markup(
         "{told}; {of} is <b>{label}</b>: {score} at {price}.",
         told=told,

@@ -18,6 +18,8 @@ import pandas as pd
 
 from leaderboard import text
 
+alt.data_transformers.disable_max_rows()  # of a training's curves
+
 Picture = alt.Chart | alt.LayerChart | alt.FacetChart
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
@@ -45,6 +47,7 @@ VERDICTS = {
 VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
 LEFT: Literal["left"] = "left"
 RIGHT: Literal["right"] = "right"
+MOST_ROWS = 20  # of a heatmap
 AROUND = 110  # pixels of a chart that axis and legend take
 NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False, labelFlush=False)
 
@@ -187,6 +190,8 @@ def _apart(points: pd.DataFrame) -> pd.Series:
 def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     """Weak by strong models: what the pair gains over the better of the two; a cell can be chosen.
 
+    The models that gain most are at the top and on the left; of many weak models the first ones.
+
     Args:
         pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
         widest: Largest gain of all heatmaps, so that their colours mean the same.
@@ -206,15 +211,22 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         ],
     )
     rows = rows[["weak", "strong", "label", "gain", "found", "shown", "interval"]]
+    down_order, across_order = (
+        list(rows.groupby(role)["gain"].max().sort_values(ascending=False).index)
+        for role in ("weak", "strong")
+    )
+    down_order = down_order[:MOST_ROWS]
+    rows = rows[rows["weak"].isin(down_order)]
     limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
     axis: dict[str, Any] = {"labelAngle": 0, "ticks": False, "domain": False, "labelFlush": False}
     column = max(70, 260 // max(1, rows["strong"].nunique()))  # pixels
     scale = alt.Scale(paddingInner=0.04)
-    across, down = alt.Axis(labelLimit=column, **axis), alt.Axis(labelLimit=180, **axis)
-    x = alt.X("strong:N", title="strong model", axis=across, scale=scale)
-    y = alt.Y("weak:N", title="weak model", axis=down, scale=scale)
+    across = alt.Axis(labelLimit=column, orient="top", **axis)
+    down = alt.Axis(labelLimit=180, **axis)
+    x = alt.X("strong:N", title="strong model", axis=across, scale=scale, sort=across_order)
+    y = alt.Y("weak:N", title="weak model", axis=down, scale=scale, sort=down_order)
     cells = (
         alt.Chart(rows)
         .mark_rect(cornerRadius=3, cursor="pointer")
@@ -244,7 +256,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     )
     told = "; ".join(f"{row.weak} with {row.strong} {row.shown}" for row in rows.itertuples())
     return alt.layer(cells, names).properties(
-        height=90 + 56 * max(1, rows["weak"].nunique()),
+        height=90 + (56 if len(down_order) < 8 else 30) * max(1, len(down_order)),
         description=f"Gain of each pairing over the better single model: {text.bounded(told, 2000)}.",
     )
 

@@ -9,6 +9,7 @@ callback leaves what the boxes say for the run that follows.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,7 +223,7 @@ def number(label: str, low: float, high: float, default: float, name: str, *, re
         asked = kind(_asked(name) or default)
     except ValueError:
         asked = kind(default)
-    value = min(max(asked, low), high) if asked == asked else kind(default)
+    value = kind(default) if math.isnan(asked) else min(max(asked, low), high)
     if value != asked:
         _not_here(label, name)
     st.number_input(

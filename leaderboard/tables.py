@@ -90,7 +90,9 @@ def ranking(entries: pd.DataFrame, by_domain: pd.DataFrame) -> tuple[pd.DataFram
     if not (e["usd_per_1k"].fillna(0) > 0).any():
         columns = [column for column in columns if column.title != "$ per 1k"]
     if 1 < by_domain["domain"].nunique() <= MOST_DOMAINS:
-        scores = by_domain.pivot(index="entry", columns="domain", values="score").reindex(e["entry"])
+        scores = by_domain.pivot(index="entry", columns="domain", values="score").reindex(
+            e["entry"]
+        )
         for i, domain in enumerate(scores.columns):
             title = f"in {text.label(domain, 20)}"
             columns.insert(3 + i, Column(title, "%.3f", "Score in this domain."))
@@ -131,7 +133,11 @@ def gains(pairings: pd.DataFrame) -> pd.DataFrame:
 def _after_holm(verdict: object, significant: object) -> str:
     """The verdict of one pairing among many: a difference counts after Holm's correction only."""
     told = text.label(verdict)
-    return "inconclusive" if told in ("improved", "regressed") and significant is not True and not bool(significant) else told
+    return (
+        "inconclusive"
+        if told in ("improved", "regressed") and significant is not True and not bool(significant)
+        else told
+    )
 
 
 CONTRASTS = [
@@ -183,7 +189,12 @@ def side_by_side(
         table[difference] = ["not run" if row is None else _difference(row) for row in known] + [""]
         columns += [
             Column(score, "%.3f", "Score in this domain."),
-            Column(difference, "interval", "Difference to the baseline with its interval, and the verdict.", 240),
+            Column(
+                difference,
+                "interval",
+                "Difference to the baseline with its interval, and the verdict.",
+                240,
+            ),
         ]
     return pd.DataFrame(table), columns
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import pickle
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +15,7 @@ import streamlit as st
 
 from cowest_bench.errors import ConfigError
 from leaderboard import choices, data, text
+from leaderboard.charts import Picture
 from leaderboard.data import Snapshot
 from leaderboard.tables import Column
 
@@ -30,7 +34,9 @@ class Page(NamedTuple):
 
 PAGES = (
     Page("overview", "Choose", "Overview", "leaderboard", "Which pairing should I take?"),
-    Page("pairings", "Choose", "Pairings", "grid_on", "Which weak model goes with which strong one?"),
+    Page(
+        "pairings", "Choose", "Pairings", "grid_on", "Which weak model goes with which strong one?"
+    ),
     Page("compare", "Choose", "Compare", "balance", "Is it better, and where?"),
     Page("samples", "See why", "Samples", "quiz", "What happened on a sample?"),
     Page("regressions", "See why", "Regressions", "timeline", "Did a checkpoint get worse?"),
@@ -83,9 +89,9 @@ def sidebar() -> None:
     found = find_snapshot()
     with st.sidebar:
         st.html("<a class='skip-link' href='#'>Skip to the table</a>")
-        if found is not None and (suites := data.suites(found)):
-            if fictional(choices.one_of("Suite", suites, "suite")):
-                st.caption("Fictional facts, tiny models: says nothing about real ones.")
+        suites = data.suites(found) if found else []
+        if suites and fictional(choices.one_of("Suite", suites, "suite")):
+            st.caption("Fictional facts, tiny models: says nothing about real ones.")
         group = ""
         for page in PAGES:
             if page.group != group:
@@ -208,7 +214,13 @@ def link(page: str, label: str, icon: str, **made: Any) -> None:
 def choose_margin() -> float:
     """A loss of score that does not matter."""
     return choices.number(
-        "Margin", 0.0, 1.0, 0.02, "margin", step=0.01, help="A loss of score below it does not matter."
+        "Margin",
+        0.0,
+        1.0,
+        0.02,
+        "margin",
+        step=0.01,
+        help="A loss of score below it does not matter.",
     )
 
 
@@ -241,6 +253,22 @@ def table(
         **chosen,
         **layout,
     )
+
+
+_specs: dict[bytes, dict[str, Any]] = {}  # of charts, by what they are made of
+MOST_SPECS = 200
+
+
+def chart(build: Callable[..., Picture], *given: Any, **layout: Any) -> Any:
+    """Show one of ``charts``. Building it again, and checking it, would take most of a page's time."""
+    made_of = hashlib.sha256(build.__name__.encode() + pickle.dumps(given)).digest()
+    spec = _specs.get(made_of)
+    if spec is None:
+        spec = build(*given).to_dict()
+        if len(_specs) >= MOST_SPECS:
+            _specs.clear()
+        _specs[made_of] = spec
+    return st.vega_lite_chart(spec=copy.deepcopy(spec), **layout)
 
 
 def columns(listed: Sequence[Column]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ st.html(answers.verdict(rows, candidate, baseline, margin))
 left, right = st.columns(2, gap="medium")
 with left:
     st.subheader("Differences", anchor=False)
-    st.altair_chart(charts.forest(rows, margin))
+    ui.chart(charts.forest, rows, margin)
     st.caption(
         "The band is the margin. The intervals of all domains hold together with 95%; in the pooled "
         "one, every sample counts the same."
@@ -56,9 +56,8 @@ with right:
     st.subheader("Samples", anchor=False)
     domain = choices.one_of("Domain", rows["domain"].iloc[::-1].tolist(), "domain")
     row = rows[rows["domain"] == domain].iloc[0]
-    st.altair_chart(
-        charts.square(*(int(row[name]) for name in ("helped", "hurt", "both_right", "both_wrong")))
-    )
+    counts = (int(row[name]) for name in ("helped", "hurt", "both_right", "both_wrong"))
+    ui.chart(charts.square, *counts)
     opened = rows[rows["domain"] != POOLED] if domain == POOLED else rows[rows["domain"] == domain]
     for each in opened.itertuples():
         run = runs[runs["run_id"] == sides[candidate][each.domain]]

@@ -77,7 +77,9 @@ st.html(answers.which_to_take(kept, cost, margin))
 shown = kept.head(MOST)
 by_domain = data.domain_scores(snapshot, suite) if domain == POOLED else entries.head(0)
 table, listed = tables.ranking(shown, by_domain)
-listed = [each for each in listed if each.title in ("entry", *columns) or each not in tables.RANKING]
+listed = [
+    each for each in listed if each.title in ("entry", *columns) or each not in tables.RANKING
+]
 ui.table(
     table[[column.title for column in listed]],
     listed,
@@ -132,13 +134,13 @@ left, right = st.columns(2, gap="medium")
 with left:
     st.subheader("What a score costs", anchor=False)
     if ranked[cost].notna().any():
-        st.altair_chart(charts.pareto(ranked, systems, cost, title))
+        ui.chart(charts.pareto, ranked, systems, cost, title)
     else:
         st.caption("Not known: these runs recorded neither prices, nor tokens, nor seconds.")
 with right:
     if shown["score"].notna().any():
         st.subheader("Scores", anchor=False)
-        st.altair_chart(charts.intervals(shown.head(30), systems))
+        ui.chart(charts.intervals, shown.head(30), systems)
         if len(shown) > 30:
             st.caption(f"The best 30 of {len(kept):,}; the filters above find the others.")
 st.caption(

@@ -34,7 +34,10 @@ def open_pairing(weak: str, strong: str, domain: str) -> None:
     pair = shown[(shown["weak"] == weak) & (shown["strong"] == strong)]["entry"]
     if len(pair):
         baseline = data.better_alone(snapshot, suite, pair.iloc[0])
-        made = {"candidate": ui.name_of(names, pair.iloc[0]), "baseline": ui.name_of(names, baseline)}
+        made = {
+            "candidate": ui.name_of(names, pair.iloc[0]),
+            "baseline": ui.name_of(names, baseline),
+        }
         given = {name: value for name, value in made.items() if value}
         st.switch_page("views/compare.py", query_params={"suite": suite, "domain": domain} | given)
 
@@ -47,12 +50,12 @@ with st.container(horizontal=True, gap="medium", key="heatmaps"):
         cells = found[found["domain"] == domain]
         with st.container(width=width):
             st.text(text.label(domain))
-            event = st.altair_chart(
-                charts.heatmap(cells, widest), key=f"heatmap-{i}", on_select="rerun"
-            )
+            event = ui.chart(charts.heatmap, cells, widest, key=f"heatmap-{i}", on_select="rerun")
         for cell in event.selection.get("cell", []):
             open_pairing(cell.get("weak"), cell.get("strong"), domain)
 
+if found["weak"].nunique() > charts.MOST_ROWS:
+    st.caption(f"The {charts.MOST_ROWS} weak models that gain most; all are in the table.")
 st.subheader("The same in numbers", anchor=False)
 ui.table(
     tables.gains(found),

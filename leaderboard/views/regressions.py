@@ -50,7 +50,7 @@ else:
             "compare", "Compare the two checkpoints", "balance",
             candidate=ours, baseline=theirs, domain=domain,
         )  # fmt: skip
-st.altair_chart(charts.history(history, MARGIN))
+ui.chart(charts.history, history, MARGIN)
 ui.table(
     tables.checkpoints(history),
     tables.CHECKPOINTS,

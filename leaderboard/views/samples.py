@@ -29,9 +29,7 @@ history = runs[(runs["entry"] == entry) & (runs["domain"] == domain)]
 checkpoints = ui.checkpoints(history)
 one_left, two_right = st.columns([5, 4], vertical_alignment="bottom")
 with one_left:
-    run = checkpoints[
-        choices.one_of("Checkpoint", [*checkpoints], "checkpoint", resets=OPENED)
-    ]
+    run = checkpoints[choices.one_of("Checkpoint", [*checkpoints], "checkpoint", resets=OPENED)]
 others = {
     name: own[domain] for name, own in sides.items() if own.get(domain) not in (None, run)
 }  # fmt: skip
@@ -79,14 +77,26 @@ with left:
     st.caption("Click a row to open the sample.")
 with right:
     opened = int(
-        choices.number("Sample no.", 0, 2**31, asked if asked is not None else listed[0], "question", resets=OPENED[:1])
+        choices.number(
+            "Sample no.",
+            0,
+            2**31,
+            asked if asked is not None else listed[0],
+            "question",
+            resets=OPENED[:1],
+        )
     )
     if opened in numbers:
         place = numbers.index(opened)
         with st.container(horizontal=True):
-            for label, icon, to in (("Previous", "arrow_back", place - 1), ("Next", "arrow_forward", place + 1)):
+            for label, icon, to in (
+                ("Previous", "arrow_back", place - 1),
+                ("Next", "arrow_forward", place + 1),
+            ):
                 if 0 <= to < len(numbers):
-                    ui.link("samples", label, icon, **choices.made(page="", question=str(numbers[to])))
+                    ui.link(
+                        "samples", label, icon, **choices.made(page="", question=str(numbers[to]))
+                    )
             st.caption(f"{place + 1:,} of {len(numbers):,}")
     else:
         st.caption("This sample is not one of those that match the filter.")

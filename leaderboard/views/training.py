@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from leaderboard import choices, data, tables, text, ui
@@ -31,20 +33,20 @@ if chosen["kind"] == "dpo":
 else:
     st.text(f"Fine-tuned on {text.number(chosen['n_rows'], ',.0f')} targets.")
 
-pictures = [
-    charts.influence(deltas[deltas["signal"] == signal], str(signal))
+pictures: list[tuple[Any, ...]] = [
+    (charts.influence, deltas[deltas["signal"] == signal][["delta"]], str(signal))
     for signal in sorted(deltas["signal"].unique(), reverse=True)
 ]
-pictures += [charts.curves(steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
+pictures += [(charts.curves, steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
 with st.container(horizontal=True, gap="medium"):
     for picture in pictures:
         with st.container(width=ui.HALF):
-            st.altair_chart(picture)
+            ui.chart(*picture)
 
 lengths = data.draft_lengths(snapshot, suite)
 if len(lengths):
     st.subheader("Length of drafts", anchor=False)
-    st.altair_chart(charts.draft_lengths(lengths, data.systems(snapshot)))
+    ui.chart(charts.draft_lengths, lengths, data.systems(snapshot))
 st.subheader("All trainings", anchor=False)
 ui.table(
     tables.trainings(found),

@@ -202,7 +202,9 @@ def test_the_answer_names_the_best_pairing_its_gain_and_the_cheapest(snapshot: S
     assert "+0.450" in said
     entries["tokens"] = [float(i) for i in range(len(entries))][::-1]
     said = answers.which_to_take(entries, "tokens", 0.5)
-    assert "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per sample" in said
+    assert (
+        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per sample" in said
+    )
     entries["tie_group"] = 1
     assert "It is tied with 3 others; the cheapest of these is" in answers.which_to_take(
         entries, "tokens", 0.0

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("playwright")
 pytest.importorskip("streamlit")
 
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, expect
 
 from tests import browser as browsers
 from tests.boards import PLAIN, POCKET, TRAINED, TRIED, TUNED
@@ -79,7 +79,10 @@ def test_every_link_opens_what_it_names(visitor: Visitor, name: str, pooled: boo
         given = {"domain": "ethics"}
     open_page(visitor, name, **given)
     links = visitor.page.locator("[data-testid=stMain] [data-testid=stPageLink-NavLink]")
-    told = [(each.inner_text().split("\n")[-1], each.get_attribute("href") or "") for each in links.all()]
+    told = [
+        (each.inner_text().split("\n")[-1], each.get_attribute("href") or "")
+        for each in links.all()
+    ]
     assert told
     start = visitor.page.url
     before = check(visitor)

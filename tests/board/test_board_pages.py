@@ -123,9 +123,7 @@ def test_controls_are_shown_when_asked_for(visit: Open) -> None:
         return [*app.dataframe[0].value["entry"]]
 
     assert "collab: weak-small + strong (shuffled)" not in entries(visit("full", "overview"))
-    assert "collab: weak-small + strong (shuffled)" in entries(
-        visit("full", "overview", all="yes")
-    )
+    assert "collab: weak-small + strong (shuffled)" in entries(visit("full", "overview", all="yes"))
 
 
 def test_what_dpo_fixed_is_a_link_that_names_its_filters(visit: Open) -> None:
@@ -173,7 +171,9 @@ def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
 
 def test_an_error_is_shown_as_an_error(visit: Open) -> None:
     app = visit("broken", "samples", show="error")
-    of_strangers = next(o for o in app.selectbox(key="samples:entry").options if o.startswith("collab: "))
+    of_strangers = next(
+        o for o in app.selectbox(key="samples:entry").options if o.startswith("collab: ")
+    )
     app.selectbox(key="samples:entry").select(of_strangers).run()
     assert {*app.dataframe[0].value["state"]} == {"error"}
     assert len(app.dataframe[0].value) == 2
