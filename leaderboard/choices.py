@@ -247,10 +247,10 @@ def switch(label: str, name: str, **layout: Any) -> bool:
     return value
 
 
-def row(table: str, name: str, values: Sequence[str]) -> None:
-    """The callback of a table: the row that was clicked becomes a choice."""
+def row(table: str, choices: Sequence[Mapping[str, str]]) -> None:
+    """The callback of a table: the choices of the row that was clicked are made."""
     if cells := st.session_state[table].selection.cells:
-        _change(**{name: values[int(cells[0][0])]})
+        _change(**choices[int(cells[0][0])])
 
 
 def example(pills: str, name: str, examples: Mapping[str, str]) -> None:

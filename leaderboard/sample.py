@@ -45,6 +45,8 @@ def show_sample(
 def _answer(row: pd.Series, alone: pd.Series | None, against: str) -> None:
     parts = [("Weak draft", row["draft"])] if not text.is_missing(row["draft"]) else []
     if alone is not None:
+        if not text.is_missing(alone["draft"]):
+            parts.append((f"draft of {against}", alone["draft"]))
         parts.append((against, alone["output"]))
     parts.append(("Final", row["output"]))
     for column, (title, words) in zip(st.columns(len(parts), border=True), parts, strict=True):

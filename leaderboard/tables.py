@@ -285,11 +285,10 @@ NEWEST = [
 
 
 def newest(found: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
-    """``NEWEST`` of ``data.newest``, with the entries by ``ui.unique``."""
-    entries = {entry: name for name, entry in names.items()}
+    """``NEWEST`` of ``data.newest``, with the names of the entries."""
     return _table(
         NEWEST,
-        [entries[entry] for entry in found["entry"]],
+        [names[entry] for entry in found["entry"]],
         labels(found["domain"]),
         labels(found["verdict"]),
         found["difference"],

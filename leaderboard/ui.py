@@ -233,16 +233,16 @@ def table(
     alt: str,
     *,
     key: str | None = None,
-    chooses: tuple[str, Sequence[str]] | None = None,
+    chooses: Sequence[Mapping[str, str]] = (),
     **layout: Any,
 ) -> None:
     """Show one of ``tables``; ``alt`` describes it for those who cannot see it.
 
-    With ``key`` and ``chooses`` (a choice, and its value for each row), a click makes a choice.
+    With ``key`` and ``chooses``, a click on a row makes its choices.
     """
     chosen: dict[str, Any] = {}
     if key and chooses:
-        chosen = {"on_select": partial(choices.row, key, *chooses), "selection_mode": "single-cell"}
+        chosen = {"on_select": partial(choices.row, key, chooses), "selection_mode": "single-cell"}
     st.dataframe(
         frame,
         column_config=columns(listed),

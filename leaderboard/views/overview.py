@@ -74,7 +74,7 @@ st.html(answers.which_to_take(kept, cost, margin))
 
 # --- all entries ----------------------------------------------------------------------------------
 
-shown = kept.head(MOST)
+shown, named = kept.head(MOST), {entry: name for name, entry in names.items()}
 by_domain = data.domain_scores(snapshot, suite) if domain == POOLED else entries.head(0)
 table, listed = tables.ranking(shown, by_domain)
 listed = [
@@ -85,7 +85,7 @@ ui.table(
     listed,
     "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
-    chooses=("entry", [ui.name_of(names, each) or "" for each in shown["entry"]]),
+    chooses=[{"entry": named[each]} for each in shown["entry"]],
     height=560 if len(shown) > 15 else "auto",
 )
 more = f" The best {MOST} of {len(kept):,} are listed; the filters find the others." if len(kept) > MOST else ""  # fmt: skip

@@ -61,11 +61,15 @@ st.subheader("The newest checkpoint of every entry", anchor=False)
 if several.empty:
     st.caption("No entry has a second checkpoint on the same data yet.")
 else:
+    named = {entry: name for name, entry in names.items()}
     ui.table(
-        tables.newest(several, ui.unique(data.labels(snapshot, suite))),
+        tables.newest(several, named),
         tables.NEWEST,
         "Verdicts of the newest checkpoints against those before them, by entry and domain, worst first",
+        key="newest",
+        chooses=[{"entry": named[row.entry], "domain": row.domain} for row in several.itertuples()],
     )
+    st.caption("Click a row to see its checkpoints.")
 
 st.subheader("Blessed baselines", anchor=False)
 blessed = data.baselines(snapshot, suite)

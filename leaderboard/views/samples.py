@@ -71,7 +71,7 @@ with left:
         tables.SAMPLES,
         "Samples with the weak model's draft, the answer and the gold answer",
         key="samples",
-        chooses=("question", [str(number) for number in listed]),
+        chooses=[{"question": str(number)} for number in listed],
         height=565,
     )
     st.caption("Click a row to open the sample.")

@@ -186,6 +186,12 @@ def test_a_regression_opens_the_two_checkpoints_and_the_samples_lost(visitor: Vi
     assert visitor.chosen("Candidate").endswith("dpo-1")
     assert visitor.chosen("Baseline").endswith("dpo-0")
     check(visitor)
+    visitor.page.go_back()
+    visitor.arrived("regressions")
+    visitor.page.get_by_role("link", name="samples lost").click()
+    visitor.arrived("samples")
+    number = visitor.choices["question"]
+    assert visitor.text.count(f"draft answer {number}") > 1  # of the other checkpoint too
 
 
 @pytest.mark.parametrize("name", PAGES)
