@@ -53,7 +53,7 @@ def main() -> None:
         if nothing.command:
             st.code(nothing.command, language=None)
     for sentence in choices.missing():
-        notices.warning(sentence, icon=":material/link_off:")
+        notices.html(f"<div class='notice' role='status'>{sentence}</div>")
     ui.footer()
 
 

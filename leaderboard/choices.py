@@ -119,7 +119,7 @@ def made(**changes: Written) -> dict[str, Written]:
 
 
 def missing() -> list[str]:
-    """What the address asks for that is not here, in sentences."""
+    """What the address asks for that is not here, in sentences of HTML."""
     return _visit().missing
 
 
@@ -160,7 +160,8 @@ def _written(value: Any) -> Written:
 def _not_here(label: str, name: str) -> None:
     visit, value = _visit(), _asked(name)
     if value and not visit.changed:
-        visit.missing.append(f"{label} “{text.plain(value)}” is not here; the page shows another.")
+        sentence = "{label} “{value}” is not here; the page shows another."
+        visit.missing.append(text.markup(sentence, label=label, value=value))
 
 
 def _change(*resets: str, **values: Written) -> None:

@@ -115,7 +115,7 @@ def test_a_link_to_what_is_no_longer_there_shows_the_default(visit: Open) -> Non
     app = visit("full", "compare", candidate="gone", baseline="gone", domain="gone")
     assert not app.exception
     assert app.selectbox(key="compare:baseline").value == "strong"
-    assert len(app.warning) == 3
+    assert sum("“gone” is not here" in html.proto.body for html in app.get("html")) == 3
 
 
 def test_controls_are_shown_when_asked_for(visit: Open) -> None:
@@ -165,7 +165,7 @@ def test_without_texts_samples_say_so(visit: Open) -> None:
 
 def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
     app = visit("full", "samples", page="99")
-    assert any("99" in warning.value for warning in app.warning)
+    assert "“99” is not here" in words(app)
     assert app.number_input(key="samples:page").value == 3
 
 
