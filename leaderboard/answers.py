@@ -50,7 +50,7 @@ def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
     best = found.iloc[0]
     sentences = [
         text.markup(
-            "Take <b>{label}</b>: it scores <b>{score}</b>, {gain}; {tokens} per sample.",
+            "Take <b>{label}</b>: it scores <b>{score}</b>, {gain}; {tokens}.",
             label=best["label"],
             score=text.estimate(best["score"], best["low"], best["high"]),
             gain=_gain(best),
@@ -84,7 +84,7 @@ def _tokens(entry: pd.Series) -> str:
         for role in ("weak", "strong")
         if (entry[f"{role}_tokens_per_sample"] or 0) > 0
     ]
-    return f"{' and '.join(known)} tokens" if known else "its tokens are not known"
+    return f"{' and '.join(known)} tokens per sample" if known else "its tokens are not known"
 
 
 def _cheapest(found: pd.DataFrame, cost: str, margin: float) -> str:

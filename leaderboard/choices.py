@@ -207,7 +207,9 @@ def one_of(
     return value or ""
 
 
-def several(label: str, options: Sequence[str], name: str, default: Sequence[str] = (), **layout: Any) -> list[str]:  # fmt: skip
+def several(
+    label: str, options: Sequence[str], name: str, default: Sequence[str] = (), **layout: Any
+) -> list[str]:
     """Some of several names."""
     asked = _visit().asked.get(name)
     value = [*default] if asked is None else [each for each in asked if each in options]
@@ -217,8 +219,17 @@ def several(label: str, options: Sequence[str], name: str, default: Sequence[str
     return value
 
 
-def number(label: str, low: float, high: float, default: float, name: str, *, resets: Sequence[str] = (), **layout: Any) -> float:  # fmt: skip
-    """A number; integers if the bounds are."""
+def number(
+    label: str,
+    low: float,
+    high: float,
+    default: float,
+    name: str,
+    *,
+    resets: Sequence[str] = (),
+    **layout: Any,
+) -> float:
+    """A number; whole if the bounds are."""
     kind = type(low)
     try:
         asked = kind(_asked(name) or default)
@@ -227,17 +238,26 @@ def number(label: str, low: float, high: float, default: float, name: str, *, re
     value = kind(default) if math.isnan(asked) else min(max(asked, low), high)
     if value != asked:
         _not_here(label, name)
-    st.number_input(
-        label, low, high, on_change=_change, args=resets, **_make(name, value, typed=True), **layout
-    )
+    given: dict[str, Any] = {"min_value": low, "max_value": high, "args": resets, **layout}
+    st.number_input(label, on_change=_change, **_make(name, value, typed=True), **given)
     return value
 
 
-def words(label: str, name: str, default: str = "", *, resets: Sequence[str] = (), box: Callable[..., Any] = st.text_input, limit: int = 200, **layout: Any) -> str:  # fmt: skip
+def words(
+    label: str,
+    name: str,
+    default: str = "",
+    *,
+    limit: int = 200,
+    resets: Sequence[str] = (),
+    box: Callable[..., Any] = st.text_input,
+    **layout: Any,
+) -> str:
     """A text that is typed."""
-    value = _asked(name)
-    value = default if value is None else value[:limit]
-    box(label, max_chars=limit, on_change=_change, args=resets, **_make(name, value, typed=True), **layout)  # fmt: skip
+    asked = _asked(name)
+    value = default if asked is None else asked[:limit]
+    given = {"max_chars": limit, "args": resets, **layout}
+    box(label, on_change=_change, **_make(name, value, typed=True), **given)
     return value
 
 

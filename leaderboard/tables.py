@@ -5,7 +5,7 @@ Each has a list of its columns. Untrusted texts are cut and printable.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 RANKING = [
-    Column("entry", "text", "", 300),
+    Column("entry", width=270),
     Column("score", "%.3f", "Mean score over the samples.", 70),
     Column("score 95%", "interval", "Its 95% interval, clustered.", 120),
     Column("rank", "%d", "The best place the entry may have, at 95%.", 55),
@@ -179,7 +179,7 @@ def side_by_side(
 ) -> tuple[pd.DataFrame, list[Column]]:
     """Several entries against one baseline: ``comparison.compare`` by name, its index the domain."""
     columns = [Column("entry", width=260)]
-    table: dict[str, list[object]] = {"entry": [*comparisons, baseline]}
+    table: dict[str, list[Any]] = {"entry": [*comparisons, baseline]}
     domains = [*dict.fromkeys(each for found in comparisons.values() for each in found.index[::-1])]
     for domain in domains[: MOST_DOMAINS + 1]:
         score, difference = f"in {text.label(domain, 20)}", f"± {text.label(domain, 20)}"
@@ -273,7 +273,7 @@ def checkpoints(history: pd.DataFrame) -> pd.DataFrame:
 
 
 NEWEST = [
-    Column("entry", width=300),
+    Column("entry", width=220),
     Column("domain"),
     Column("verdict"),
     Column("difference", "%+.3f", "To the checkpoint before it."),

@@ -29,7 +29,7 @@ with three:
 
 with st.expander("Filters and columns", icon=":material/tune:"):
     first, second, third = st.columns(3, vertical_alignment="bottom")
-    models = {}
+    models: dict[str, str | None] = {}
     for place, role in ((first, "weak"), (second, "strong")):
         with place:
             known = {text.label(name): name for name in sorted(entries[role].dropna().unique())}
@@ -103,29 +103,39 @@ pairings = answers.pairings(kept)
 preset = None if pairings.empty else ui.name_of(names, pairings.iloc[0]["entry"])
 chosen = choices.one_of("Look closer at", [*names], "entry", preset, width=460)
 entry = names[chosen]
-own = entries[entries["entry"] == entry]
 for role in ("weak", "strong"):
-    if len(own) and (known := cards.facts(str(own.iloc[0][role]))):
-        st.html(text.markup("<small class='quiet'>{role} model {name}: {facts}</small>", role=role, name=own.iloc[0][role], facts=text.bounded(known, 200)))  # fmt: skip
+    for model in entries[entries["entry"] == entry][role].dropna():
+        if known := cards.facts(model):
+            st.html(text.markup("<small class='quiet'>{model}: ", model=model) + f"{known}</small>")
 strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
 untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
+against = [
+    (words, fixed, baseline)
+    for words, fixed, baseline in (
+        ("strong alone", "its drafts", strong),
+        ("itself before DPO", "DPO", untuned),
+    )
+    if baseline not in (None, chosen)
+]
 runs = data.runs(snapshot, suite)
-of_entry = sorted(runs[runs["entry"] == entry]["domain"].unique())
-places = [each for each in of_entry if each == domain] if domain != POOLED else of_entry
+of_entry = runs[runs["entry"] == entry]["domain"]
+places = [each for each in sorted(of_entry.unique()) if domain in (POOLED, each)]
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    if strong and strong != chosen:
-        ui.link("compare", "Against strong alone", "balance", candidate=chosen, baseline=strong, domain=domain)  # fmt: skip
-    if untuned:
-        ui.link("compare", "Against itself before DPO", "balance", candidate=chosen, baseline=untuned, domain=domain)  # fmt: skip
+    for words, _, baseline in against:
+        ui.link(
+            "compare", f"Against {words}", "balance",
+            candidate=chosen, baseline=baseline, domain=domain,
+        )  # fmt: skip
     for place in places[: tables.MOST_DOMAINS]:
-        there = {"entry": chosen, "domain": place, "show": "helped"}
         within = "" if len(places) == 1 else f" in {text.plain(place)}"
-        if strong and strong != chosen:
-            ui.link("samples", f"What its drafts fixed{within}", "quiz", against=strong, **there)
-        if untuned:
-            ui.link("samples", f"What DPO fixed{within}", "auto_fix", against=untuned, **there)
-    for place in places[:1]:
-        ui.link("regressions", "Its checkpoints", "timeline", entry=chosen, domain=None if domain == POOLED else place)  # fmt: skip
+        for _, fixed, baseline in against:
+            ui.link(
+                "samples", f"What {fixed} fixed{within}", "quiz",
+                entry=chosen, domain=place, against=baseline, show="helped",
+            )  # fmt: skip
+    if places:
+        only = None if domain == POOLED else domain
+        ui.link("regressions", "Its checkpoints", "timeline", entry=chosen, domain=only)
 
 # --- charts ---------------------------------------------------------------------------------------
 
