@@ -105,8 +105,8 @@ chosen = choices.one_of("Look closer at", [*names], "entry", preset, width=460)
 entry = names[chosen]
 for role in ("weak", "strong"):
     for model in entries[entries["entry"] == entry][role].dropna():
-        if known := cards.facts(model):
-            st.html(text.markup("<small class='quiet'>{model}: ", model=model) + f"{known}</small>")
+        if facts := cards.facts(model):
+            st.html(text.markup("<small class='quiet'>{model}: ", model=model) + f"{facts}</small>")
 strong = ui.name_of(names, data.alone(snapshot, suite, entry, "strong"))
 untuned = ui.name_of(names, data.before_tuning(snapshot, suite, entry))
 against = [

@@ -50,12 +50,15 @@ else:
             "compare", "Compare the two checkpoints", "balance",
             candidate=ours, baseline=theirs, domain=domain,
         )  # fmt: skip
+st.subheader("Scores by checkpoint", anchor=False)
 ui.chart(charts.history, history, MARGIN)
 ui.table(
     tables.checkpoints(history),
     tables.CHECKPOINTS,
     "Checkpoints, newest first, with scores, differences and gate verdicts",
 )
+if not before.empty:
+    st.caption(f"The band is a loss of {MARGIN:g} since the checkpoint before the newest.")
 
 st.subheader("The newest checkpoint of every entry", anchor=False)
 if several.empty:

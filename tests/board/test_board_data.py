@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from cowest_bench.analysis import POOLED
 from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, replaced
-from leaderboard import answers, comparison, data, query, text
+from leaderboard import answers, cards, comparison, data, query, text
 from leaderboard.data import Board, Snapshot
 from tests import boards
 from tests.boards import SUITE
@@ -190,6 +193,21 @@ def test_the_comparison_equals_what_was_published(snapshot: Snapshot) -> None:
     assert pooled["low"] == pytest.approx(published["over_strong_low"])
     assert pooled["helped"] == published["helped"]
     assert pooled["verdict"] == published["over_strong_verdict"]
+
+
+def test_a_snapshot_is_read_from_a_web_server(path: Path) -> None:
+    serve = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = Board(f"http://127.0.0.1:{server.server_port}/{path.name}").current()
+        server.shutdown()
+    assert found is not None and data.suites(found) == [SUITE]
+
+
+def test_a_model_is_known_by_its_card_whatever_comes_before_its_name() -> None:
+    assert cards.card("meta-llama/Meta-Llama-3-8B")["billions"] == pytest.approx(8.03)
+    assert "behind an API" in cards.facts("openai/GPT-4")
+    assert cards.facts("weak-64") == ""
 
 
 # --- words ----------------------------------------------------------------------------------------

@@ -307,3 +307,48 @@ def test_three_tabs_and_one_key_lead_to_the_table(visitor: Visitor) -> None:
         raise AssertionError("five tabs do not reach the link to the table")
     visitor.page.keyboard.press("Enter")
     assert visitor.page.evaluate("document.activeElement.tagName") == "CANVAS"
+
+
+CONTRAST = r"""() => {
+    const parse = colour => colour.match(/[\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(c => c / 255).map(
+        c => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4
+    ).reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+    const back = parse(getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor);
+    const seen = (element, colour) => {
+        let alpha = colour[3] ?? 1;
+        for (let at = element; at; at = at.parentElement) alpha *= Number(getComputedStyle(at).opacity);
+        return back.slice(0, 3).map((c, i) => c + alpha * (colour[i] - c));
+    };
+    const contrast = (element, colour) => {
+        const [a, b] = [light(seen(element, colour)), light(back)].sort((x, y) => y - x);
+        return (a + .05) / (b + .05);
+    };
+    const texts = [...document.querySelectorAll(
+        '[data-testid=stMain] [data-testid=stCaptionContainer] p, [data-testid=stMain] small')];
+    const labels = [...document.querySelectorAll('[data-testid=stVegaLiteChart] svg text')].filter(
+        text => text.textContent.trim() && !text.closest('.mark-text.role-mark'));
+    return [...texts.map(text => contrast(text, parse(getComputedStyle(text).color))),
+            ...labels.map(text => contrast(text, parse(getComputedStyle(text).fill)))];
+}"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_small_text_can_be_read(browser: Browser, board: Server, dark: bool) -> None:
+    stranger = browsers.new_profile(browser, dark=dark)
+    with browsers.visiting(stranger, board.url) as visitor:
+        for name in ("overview", "compare", "regressions"):
+            open_page(visitor, name)
+            found = visitor.page.evaluate(CONTRAST)
+            assert len(found) > 10 and min(found) >= 4.5, (name, sorted(found)[:5])
+    stranger.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_is_never_scrolled_sideways(browser: Browser, board: Server, name: str) -> None:
+    stranger = browsers.new_profile(browser, width=390)
+    with browsers.visiting(stranger, board.url) as visitor:
+        open_page(visitor, name)
+        main = "document.querySelector('[data-testid=stMain]')"
+        assert visitor.page.evaluate(f"{main}.scrollWidth <= {main}.clientWidth")
+    stranger.close()

@@ -119,11 +119,54 @@ def test_a_link_to_what_is_no_longer_there_shows_the_default(visit: Open) -> Non
 
 
 def test_controls_are_shown_when_asked_for(visit: Open) -> None:
-    def entries(app: AppTest) -> list[str]:
-        return [*app.dataframe[0].value["entry"]]
+    control = "collab: weak-small + strong (shuffled)"
+    assert control not in entries(visit("full", "overview"))
+    assert control in entries(visit("full", "overview", all="yes"))
 
-    assert "collab: weak-small + strong (shuffled)" not in entries(visit("full", "overview"))
-    assert "collab: weak-small + strong (shuffled)" in entries(visit("full", "overview", all="yes"))
+
+def entries(app: AppTest) -> list[str]:
+    return [*app.dataframe[0].value["entry"]]
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        ({"weak": "weak-small"}, 3),
+        ({"strong": "strong"}, 5),
+        ({"search": "COLLAB-tuned"}, 2),
+        ({"weak": "weak-large", "search": "tuned"}, 1),
+    ],
+)
+def test_filters_leave_what_they_say(visit: Open, filters: dict[str, str], left: int) -> None:
+    shown = entries(visit("full", "overview", **filters))
+    assert len(shown) == left < len(entries(visit("full", "overview")))
+
+
+def test_a_filter_that_leaves_nothing_says_so(visit: Open) -> None:
+    app = visit("full", "overview", weights="API")
+    assert not app.exception
+    assert any("No entry matches" in info.value for info in app.info)
+
+
+def test_pooled_scores_stand_beside_those_of_the_domains(visit: Open) -> None:
+    table = visit("full", "overview").dataframe[0].value
+    assert {"in ethics", "in medical"} <= {*table.columns}
+    assert "in ethics" not in visit("full", "overview", domain="ethics").dataframe[0].value
+    assert table["rank"].dtype.kind in "iuf"  # sorts as a number
+
+
+def test_a_gain_that_is_not_significant_is_not_called_one(visit: Open) -> None:
+    app = visit("full", "pairings")
+    table = app.dataframe[0].value
+    uncertain = table[[not p.startswith("<") and float(p) > 0.05 for p in table["p (Holm)"]]]
+    assert "improved" not in {*uncertain["verdict"]}
+
+
+def test_several_entries_are_compared_side_by_side(visit: Open) -> None:
+    app = visit("full", "compare", baseline="strong", more="weak-large")
+    table = app.dataframe[1].value
+    assert [*table["entry"]] == ["collab-tuned: weak-small + strong", "weak-large", "strong"]
+    assert table["in pooled"].tolist() == pytest.approx([0.7, 0.4, 0.25])
 
 
 def test_what_dpo_fixed_is_a_link_that_names_its_filters(visit: Open) -> None:
