@@ -46,15 +46,17 @@ def main() -> None:
     ui.sidebar()
     ui.heading(page)
     notices = st.container()
+    ended = False
     try:
         asked.run()
     except ui.Nothing as nothing:
+        ended = True
         st.info(nothing.sentence, icon=":material/info:")
         if nothing.command:
             st.code(nothing.command, language=None)
     for sentence in choices.missing():
         notices.html(f"<div class='notice' role='status'>{sentence}</div>")
-    ui.footer()
+    ui.footer(ended)
 
 
 import_package()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -57,19 +57,26 @@ def begin(page: str) -> None:
     st.session_state[VISIT] = Visit(page, asked, of == page, stays)
 
 
-def write() -> str:
+def write(pages: Iterable[str], ended: bool) -> str:
     """Put all choices into the address; returns the JavaScript that does so on arrival at a page.
 
+    A page that ended early has not made all of them: what was asked for stays.
+
     Streamlit's own way adds to the browser's history and, on arrival, may still find the address of the
-    page before. The script completes the address of this page in place. It also makes the button that
-    copies the address and the link to the table work.
+    page before. The script completes the address of this page in place, unless the visitor has already
+    gone to another of ``pages``. It also makes the button that copies the address and the link to the
+    table work.
     """
     visit = _visit()
+    address = (visit.asked if ended else {}) | visit.made
     if visit.stays:
-        st.query_params.from_dict(visit.made)
-    complete = "" if visit.stays else "?" + urlencode(visit.made, doseq=True)
-    given = _SCRIPT.replace("PAGE", json.dumps(visit.page)).replace("QUERY", json.dumps(complete))
-    return f"<script>{given}</script>"
+        st.query_params.from_dict(address)
+    complete = "" if visit.stays else "?" + urlencode(address, doseq=True)
+    given = {"OTHERS": [page for page in pages if page != visit.page], "QUERY": complete}
+    script = _SCRIPT
+    for name, value in given.items():
+        script = script.replace(name, json.dumps(value))
+    return f"<script>{script}</script>"
 
 
 _SCRIPT = r"""(() => {
@@ -106,10 +113,9 @@ _SCRIPT = r"""(() => {
             }
         });
     }
-    const [page, query] = [PAGE, QUERY];
-    const here = location.pathname.replace(/\/+$/, '').split('/').pop();
-    const first = !document.querySelector(`[data-testid=stSidebar] a[href^="${page}?"]`);
-    if (query && completes(query) && (here === page || first)) history.replaceState(history.state, '', query);
+    const [others, query] = [OTHERS, QUERY];
+    const elsewhere = others.includes(location.pathname.replace(/\/+$/, '').split('/').pop());
+    if (query && completes(query) && !elsewhere) history.replaceState(history.state, '', query);
 })()"""
 
 
@@ -208,12 +214,13 @@ def one_of(
 
 
 def several(
-    label: str, options: Sequence[str], name: str, default: Sequence[str] = (), **layout: Any
+    label: str, options: Sequence[str], name: str, default: Sequence[str] = (), most: int = 20
 ) -> list[str]:
     """Some of several names."""
-    asked = _visit().asked.get(name)
-    value = [*default] if asked is None else [each for each in asked if each in options]
-    st.multiselect(label, options, on_change=_change, **_make(name, value), **layout)
+    asked = _visit().asked.get(name, default)
+    value = [each for each in dict.fromkeys(asked) if each in options][:most]
+    made = _make(name, value)
+    st.multiselect(label, options, on_change=_change, max_selections=most, **made)
     if not value:
         _visit().made[name] = [""]  # none at all stands in the address too
     return value

@@ -111,9 +111,10 @@ def fictional(name: str) -> bool:
     return name.startswith(("pocket", "cowest_pocket"))
 
 
-def footer() -> None:
-    """Which snapshot this is, and whose results it holds; and the address, which is complete now."""
-    st.html(choices.write(), unsafe_allow_javascript=True)
+def footer(ended: bool) -> None:
+    """Which snapshot this is, and whose results it holds; and the address, unless the page ended early."""
+    script = choices.write((page.name for page in PAGES), ended)
+    st.html(script, unsafe_allow_javascript=True)
     found = find_snapshot()
     if found is None:
         return

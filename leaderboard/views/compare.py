@@ -82,7 +82,7 @@ ui.table(
 )
 
 st.subheader("Side by side", anchor=False)
-more = choices.several("More to compare with the baseline", others, "more", max_selections=8)
+more = choices.several("More to compare with the baseline", others, "more", most=8)
 columns = {}
 for side in [candidate, *more]:
     try:

@@ -41,7 +41,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def visit(published: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Open:
     """Open a page of a snapshot, with query parameters."""
 
-    def run(store: str, page: str, /, **parameters: str) -> AppTest:
+    def run(store: str, page: str, /, **parameters: str | list[str]) -> AppTest:
         monkeypatch.setenv("COWEST_BOARD", str(published(store)))
         app = AppTest.from_file(str(APP), default_timeout=60)
         if page != "overview":  # the default page
@@ -146,6 +146,18 @@ def test_a_filter_that_leaves_nothing_says_so(visit: Open) -> None:
     app = visit("full", "overview", weights="API")
     assert not app.exception
     assert any("No entry matches" in info.value for info in app.info)
+
+
+def test_a_page_that_ends_early_keeps_what_its_address_asks_for(visit: Open) -> None:
+    app = visit("full", "overview", weights="API", entry="strong")
+    app.number_input(key="overview:margin").set_value(0.1).run()
+    assert app.query_params["entry"] == "strong" and app.query_params["margin"] == "0.1"
+
+
+def test_what_an_address_names_twice_is_taken_once(visit: Open) -> None:
+    app = visit("full", "compare", more=["weak-large"] * 30)
+    assert not app.exception
+    assert app.multiselect(key="compare:more").value == ["weak-large"]
 
 
 def test_pooled_scores_stand_beside_those_of_the_domains(visit: Open) -> None:
