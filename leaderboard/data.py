@@ -235,7 +235,9 @@ def labels(snapshot: Snapshot, suite: str) -> dict[str, str]:
 def pairings(snapshot: Snapshot, suite: str, system: str) -> pd.DataFrame:
     """What weak and strong models gain together over the better of the two, in every domain."""
     return snapshot.query(
-        "SELECT * FROM entries WHERE suite = $suite AND system = $system AND control IS NULL "
+        "SELECT *, CASE WHEN over_best_verdict IN ('improved', 'regressed') AND significant IS NOT TRUE "
+        "THEN 'inconclusive' ELSE over_best_verdict END AS verdict "
+        "FROM entries WHERE suite = $suite AND system = $system AND control IS NULL "
         "AND weak IS NOT NULL AND strong IS NOT NULL ORDER BY domain, weak, strong",
         suite=suite,
         system=system,

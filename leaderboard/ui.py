@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from cowest_bench.errors import ConfigError
-from leaderboard import choices, data, text
+from leaderboard import choices, data, tables, text
 from leaderboard.charts import Picture
 from leaderboard.data import Snapshot
 from leaderboard.tables import Column
@@ -237,7 +237,7 @@ def table(
     chooses: Sequence[Mapping[str, str]] = (),
     **layout: Any,
 ) -> None:
-    """Show one of ``tables``; ``alt`` describes it for those who cannot see it.
+    """Show the columns of one of ``tables``; ``alt`` describes it for those who cannot see it.
 
     With ``key`` and ``chooses``, a click on a row makes its choices.
     """
@@ -245,8 +245,8 @@ def table(
     if key and chooses:
         chosen = {"on_select": partial(choices.row, key, chooses), "selection_mode": "single-cell"}
     st.dataframe(
-        frame,
-        column_config=columns(listed),
+        tables.shown(frame, listed),
+        column_config={column.title: _column(column) for column in listed},
         hide_index=True,
         key=key,
         placeholder=text.NONE,
@@ -254,6 +254,15 @@ def table(
         **chosen,
         **layout,
     )
+
+
+def _column(column: Column) -> Any:
+    looks: dict[str, Any] = {"help": column.help or None, "width": column.width}
+    if column.form in ("text", "time"):
+        return st.column_config.TextColumn(**looks)
+    if column.form in ("interval", "signed", "chance"):
+        return st.column_config.TextColumn(alignment="right", **looks)
+    return st.column_config.NumberColumn(alignment="right", format=column.form, **looks)
 
 
 _specs: dict[bytes, dict[str, Any]] = {}  # of charts, by what they are made of
@@ -270,23 +279,6 @@ def chart(build: Callable[..., Picture], *given: Any, **layout: Any) -> Any:
             _specs.clear()
         _specs[made_of] = spec
     return st.vega_lite_chart(spec=copy.deepcopy(spec), **layout)
-
-
-def columns(listed: Sequence[Column]) -> dict[str, Any]:
-    """How Streamlit shows the columns of a table."""
-    return {column.title: _column(column) for column in listed}
-
-
-def _column(column: Column) -> Any:
-    if column.form in ("text", "interval"):
-        return st.column_config.TextColumn(
-            help=column.help or None,
-            alignment="right" if column.form == "interval" else "left",
-            width=column.width,
-        )
-    return st.column_config.NumberColumn(
-        help=column.help or None, format=column.form, alignment="right", width=column.width
-    )
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:

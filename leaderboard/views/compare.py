@@ -76,7 +76,7 @@ with right:
 
 st.subheader("In numbers", anchor=False)
 ui.table(
-    tables.contrasts(rows),
+    rows,
     tables.CONTRASTS,
     "Verdict, difference, interval and counts for every domain",
 )

@@ -52,7 +52,7 @@ with st.expander("Filters and columns", icon=":material/tune:"):
         help="Also entries that are not ranked because too few of their samples have a score.",
     )  # fmt: skip
     columns = choices.several(
-        "Columns", [column.title for column in tables.RANKING[1:]], "columns", tables.SHOWN
+        "Columns", [column.title for column in tables.RANKING[1:]], "columns", tables.USUAL
     )
 
 kept = entries if controls else entries[entries["rank_best"].notna()]
@@ -76,13 +76,8 @@ st.html(answers.which_to_take(kept, cost, margin))
 
 shown, named = kept.head(MOST), {entry: name for name, entry in names.items()}
 by_domain = data.domain_scores(snapshot, suite) if domain == POOLED else entries.head(0)
-table, listed = tables.ranking(shown, by_domain)
-listed = [
-    each for each in listed if each.title in ("entry", *columns) or each not in tables.RANKING
-]
 ui.table(
-    table[[column.title for column in listed]],
-    listed,
+    *tables.ranking(shown, by_domain, columns),
     "Entries by rank, with scores, gains over the strong model alone, and costs",
     key="ranking",
     chooses=[{"entry": named[each]} for each in shown["entry"]],

@@ -58,7 +58,7 @@ if found["weak"].nunique() > charts.MOST_ROWS:
     st.caption(f"The {charts.MOST_ROWS} weak models that gain most; all are in the table.")
 st.subheader("The same in numbers", anchor=False)
 ui.table(
-    tables.gains(found),
+    found,
     tables.GAINS,
     "Gains of every pairing over the better of its two models, by domain",
 )

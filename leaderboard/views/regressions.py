@@ -53,7 +53,7 @@ else:
 st.subheader("Scores by checkpoint", anchor=False)
 ui.chart(charts.history, history, MARGIN)
 ui.table(
-    tables.checkpoints(history),
+    history,
     tables.CHECKPOINTS,
     "Checkpoints, newest first, with scores, differences and gate verdicts",
 )
@@ -66,7 +66,7 @@ if several.empty:
 else:
     named = {entry: name for name, entry in names.items()}
     ui.table(
-        tables.newest(several, named),
+        several.assign(name=several["entry"].map(named)),
         tables.NEWEST,
         "Verdicts of the newest checkpoints against those before them, by entry and domain, worst first",
         key="newest",
@@ -82,4 +82,4 @@ if blessed.empty:
     )
     st.code(f"cowest baseline bless {run['run_id']} --name main\ncowest publish", language=None)
 else:
-    ui.table(tables.baselines(blessed), tables.BASELINES, "Blessed baselines, newest first")
+    ui.table(blessed, tables.BASELINES, "Blessed baselines, newest first")

@@ -67,7 +67,7 @@ with left:
     page = int(choices.number(f"Page, of {pages:,}", 1, pages, default, "page", resets=OPENED[1:]))
     listed = numbers[SIZE * (page - 1) : SIZE * page]
     ui.table(
-        tables.samples(data.sample_rows(snapshot, run, others.get(against), listed)),
+        data.sample_rows(snapshot, run, others.get(against), listed),
         tables.SAMPLES,
         "Samples with the weak model's draft, the answer and the gold answer",
         key="samples",

@@ -49,7 +49,7 @@ if len(lengths):
     ui.chart(charts.draft_lengths, lengths, data.systems(snapshot))
 st.subheader("All trainings", anchor=False)
 ui.table(
-    tables.trainings(found),
+    found,
     tables.TRAININGS,
     "Trainings of weak models with their pairs, chosen steps and seconds",
 )

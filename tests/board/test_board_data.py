@@ -102,7 +102,7 @@ def test_the_first_page_loads_neither_scipy_nor_an_engine(path: Path) -> None:
         "from leaderboard import answers, charts, data, tables, text, ui\n"
         "snapshot = data.Snapshot.open(Path(sys.argv[1]))\n"
         "entries = data.entries(snapshot, 'town', 'pooled')\n"
-        "charts.intervals(entries, data.systems(snapshot)), tables.ranking(entries, entries.head(0))\n"
+        "charts.intervals(entries, data.systems(snapshot)), tables.ranking(entries, entries.head(0), [])\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(
