@@ -62,7 +62,6 @@ def influence(deltas: pd.DataFrame, signal: str) -> Picture:
     )
     return bars.properties(
         height=260,
-        title=f"What the drafts did, by {text.label(signal, 40)}",
         description=f"{len(values)} drafts: {helped} helped, {hurt} hurt, "
         f"{len(values) - helped - hurt} neither.",
     )
@@ -138,7 +137,6 @@ def curves(steps: pd.DataFrame, title: str, best_step: float | None = None) -> P
     )
     return alt.layer(line, rule).properties(
         height=260,
-        title=title.capitalize(),
         description=f"{title.capitalize()} by training step: {last or 'nothing recorded'}.",
     )
 

@@ -34,13 +34,22 @@ else:
     st.text(f"Fine-tuned on {text.number(chosen['n_rows'], ',.0f')} targets.")
 
 pictures: list[tuple[Any, ...]] = [
-    (charts.influence, deltas[deltas["signal"] == signal][["delta"]], str(signal))
+    (
+        f"What the drafts did, by {signal}",
+        charts.influence,
+        deltas[deltas["signal"] == signal][["delta"]],
+        str(signal),
+    )
     for signal in sorted(deltas["signal"].unique(), reverse=True)
 ]
-pictures += [(charts.curves, steps, title, chosen["best_step"]) for title in charts.recorded(steps)]
+pictures += [
+    (title.capitalize(), charts.curves, steps, title, chosen["best_step"])
+    for title in charts.recorded(steps)
+]
 with st.container(horizontal=True, gap="medium"):
-    for picture in pictures:
+    for title, *picture in pictures:
         with st.container(width=ui.HALF):
+            st.text(text.label(title))
             ui.chart(*picture)
 
 lengths = data.draft_lengths(snapshot, suite)
