@@ -160,7 +160,7 @@ def _written(value: Any) -> Written:
         return YES if value else NO
     if isinstance(value, list):
         return [str(each) for each in value]
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _not_here(label: str, name: str) -> None:

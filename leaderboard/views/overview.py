@@ -62,9 +62,11 @@ for role, model in models.items():
 if search:
     kept = kept[kept["label"].str.lower().str.contains(search.lower(), regex=False)]
 if weights != ANY:
-    kept = kept[[cards.card(name).get("weights") == weights for name in kept["strong"]]]
+    known_weights = {name: cards.card(name).get("weights") for name in kept["strong"].dropna()}
+    kept = kept[kept["strong"].map(known_weights) == weights]
 if largest:
-    kept = kept[[cards.card(name).get("billions", 1e9) <= largest for name in kept["weak"]]]
+    sizes = {name: cards.card(name).get("billions") for name in kept["weak"].dropna()}
+    kept = kept[kept["weak"].map(sizes).astype(float) <= largest]
 if most:
     kept = kept[kept[cost] <= most]
 if kept.empty:

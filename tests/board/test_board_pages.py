@@ -142,8 +142,11 @@ def test_filters_leave_what_they_say(visit: Open, filters: dict[str, str], left:
     assert len(shown) == left < len(entries(visit("full", "overview")))
 
 
-def test_a_filter_that_leaves_nothing_says_so(visit: Open) -> None:
-    app = visit("full", "overview", weights="API")
+@pytest.mark.parametrize(
+    "filters", [{"weights": "API"}, {"weights": "API", "billions": "7", "most": "1"}]
+)
+def test_a_filter_that_leaves_nothing_says_so(visit: Open, filters: dict[str, str]) -> None:
+    app = visit("full", "overview", **filters)
     assert not app.exception
     assert any("No entry matches" in info.value for info in app.info)
 
