@@ -82,6 +82,15 @@ def pairings(folder: Path) -> Path:
     return publish(results, results.root / "board.duckdb", baselines=blessed)
 
 
+def known(folder: Path) -> Path:
+    """Models with cards, and one without."""
+    results = Results(folder / "results")
+    for strong in ("openai/gpt-4", "meta-llama/Meta-Llama-3-8B"):
+        for weak in ("Qwen/Qwen2.5-0.5B", "org/unknown"):
+            _run(results, "medical", "collab", 10, strong=strong, weak={"name": weak, "base": weak})
+    return publish(results, folder / "known.duckdb")
+
+
 def broken(folder: Path) -> Path:
     """Runs with errors, without the systems to compare with, with hostile texts and names."""
     results = Results(folder / "results")

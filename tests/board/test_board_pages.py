@@ -19,6 +19,7 @@ STORES: dict[str, Callable[[Path], Path]] = {
     "empty": boards.empty,
     "full": boards.full,
     "broken": boards.broken,
+    "known": boards.known,
     "no-texts": lambda folder: boards.full(folder, texts=False),
 }
 
@@ -149,6 +150,21 @@ def test_a_filter_that_leaves_nothing_says_so(visit: Open, filters: dict[str, st
     app = visit("full", "overview", **filters)
     assert not app.exception
     assert any("No entry matches" in info.value for info in app.info)
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        ({"weights": "API"}, {"collab: Qwen/Qwen2.5-0.5B + gpt-4", "collab: org/unknown + gpt-4"}),
+        ({"weights": "open", "billions": "1"}, {"collab: Qwen/Qwen2.5-0.5B + Meta-Llama-3-8B"}),
+    ],
+)
+def test_models_are_filtered_by_their_cards(
+    visit: Open, filters: dict[str, str], left: set[str]
+) -> None:
+    app = visit("known", "overview", **filters)
+    assert {*entries(app)} == left
+    assert "0.49 billion parameters, open weights, licence Apache-2.0" in words(app)
 
 
 def test_a_page_that_ends_early_keeps_what_its_address_asks_for(visit: Open) -> None:
