@@ -71,7 +71,7 @@ def write(pages: Iterable[str], ended: bool) -> str:
     address = (visit.asked if ended else {}) | visit.made
     if visit.stays:
         st.query_params.from_dict(address)
-    complete = "" if visit.stays else "?" + urlencode(address, doseq=True)
+    complete = "?" + urlencode(address, doseq=True) if address and not visit.stays else ""
     given = {"OTHERS": [page for page in pages if page != visit.page], "QUERY": complete}
     script = _SCRIPT
     for name, value in given.items():
