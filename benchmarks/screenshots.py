@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 from tests import browser as browsers
 from tests.browser import PAGES
 
-WIDTHS = (1440, 800)
+WIDTHS = (1440, 800, 390)
 HEIGHT = "document.querySelector('[data-testid=stMainBlockContainer]').scrollHeight"
 
 

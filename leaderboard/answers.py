@@ -16,7 +16,14 @@ COSTS = {
 }
 """Columns of ``data.entries``: the axis of a chart, and the words in a sentence."""
 
-BIG = "<p style='font-size:1.3rem;margin:0;line-height:1.45'>{}</p>"
+VERDICTS = {
+    "improved": "is better than",
+    "regressed": "is worse than",
+    "equivalent": "is as good as",
+    "non-inferior": "is no worse than",
+    "inconclusive": "cannot be told apart from",
+}
+BIG = "<p class='answer'>{}</p>"
 
 
 def known_costs(entries: pd.DataFrame) -> list[str]:
@@ -32,27 +39,22 @@ def pairings(entries: pd.DataFrame) -> pd.DataFrame:
     return entries[together & entries["rank_best"].notna()]
 
 
-def cheapest(entries: pd.DataFrame, cost: str, margin: float) -> pd.Series | None:
-    """The pairing that costs least of those whose score is within the margin of the best one's."""
-    found = pairings(entries)
-    near = found[found["score"] >= found["score"].max() - margin].dropna(subset=[cost])
-    return (
-        None if near.empty else near.sort_values([cost, "score"], ascending=[True, False]).iloc[0]
-    )
-
-
 def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
-    """The best pairing, and the cheapest that is as good within the margin, by a column of ``COSTS``."""
+    """The best pairing, what is tied with it, and the cheapest of what is as good.
+
+    As good is what is tied by rank or scores at most ``margin`` less; ``cost`` is one of ``COSTS``.
+    """
     found = pairings(entries)
     if found.empty:
         return BIG.format("No weak and strong model have been run together here yet.")
     best = found.iloc[0]
     sentences = [
         text.markup(
-            "Take <b>{label}</b>: it scores <b>{score}</b>, {gain}.",
+            "Take <b>{label}</b>: it scores <b>{score}</b>, {gain}; {tokens}.",
             label=best["label"],
             score=text.estimate(best["score"], best["low"], best["high"]),
             gain=_gain(best),
+            tokens=_tokens(best),
         )
     ]
     ranked = entries[entries["rank_best"].notna()]
@@ -64,9 +66,7 @@ def which_to_take(entries: pd.DataFrame, cost: str, margin: float) -> str:
                 score=text.number(ranked.iloc[0]["score"]),
             )
         )
-    return BIG.format(
-        " ".join([*sentences, _cheapest(best, cheapest(entries, cost, margin), cost, margin)])
-    )
+    return BIG.format(" ".join([*sentences, _cheapest(found, cost, margin)]))
 
 
 def _gain(best: pd.Series) -> str:
@@ -78,22 +78,60 @@ def _gain(best: pd.Series) -> str:
     return f"{gain} over its strong model alone"
 
 
-def _cheapest(best: pd.Series, other: pd.Series | None, cost: str, margin: float) -> str:
-    if other is None:
-        return "What it costs is not known."
+def _tokens(entry: pd.Series) -> str:
+    known = [
+        f"{entry[f'{role}_tokens_per_sample']:,.0f} {role}"
+        for role in ("weak", "strong")
+        if (entry[f"{role}_tokens_per_sample"] or 0) > 0
+    ]
+    return f"{' and '.join(known)} tokens per sample" if known else "its tokens are not known"
+
+
+def _cheapest(found: pd.DataFrame, cost: str, margin: float) -> str:
+    best = found.iloc[0]
+    tied = found["tie_group"] == best["tie_group"]
+    others = int(tied.sum()) - 1
+    told = (
+        f"It is tied with {others} other{'s' if others > 1 else ''}"
+        if others
+        else "Nothing is tied with it"
+    )
+    near = found[tied | (found["score"] >= best["score"] - margin)].dropna(subset=[cost])
+    if near.empty:
+        return f"{told}; what it costs is not known."
     words = COSTS[cost][1]
+    other = near.sort_values([cost, "score"], ascending=[True, False]).iloc[0]
     if other["entry"] == best["entry"]:
-        return f"No pairing within {margin:g} of it is cheaper ({words.format(best[cost])})."
-    instead = (
-        "" if text.is_missing(best[cost]) else f"(the best: {words.format(best[cost]).split()[0]})"
+        of = "nothing tied or" if others else "nothing"
+        return f"{told}; {of} within {margin:g} of it is cheaper ({words.format(best[cost])})."
+    of = "the cheapest of these" if tied[other.name] else f"within {margin:g} of it the cheapest"
+    price = (
+        "" if text.is_missing(best[cost]) else f" (the best: {words.format(best[cost]).split()[0]})"
     )
     return text.markup(
-        "Within {margin} of it the cheapest is <b>{label}</b>: {score} at {price} {instead}.",
-        margin=f"{margin:g}",
+        "{told}; {of} is <b>{label}</b>: {score} at {price}.",
+        told=told,
+        of=of,
         label=other["label"],
         score=text.number(other["score"]),
-        price=words.format(other[cost]),
-        instead=instead,
+        price=words.format(other[cost]) + price,
+    )
+
+
+def checkpoint(run: pd.Series, before: pd.Series, counts: Mapping[str, int]) -> str:
+    """What became of the newest of ``data.history`` since the one before it."""
+    return BIG.format(
+        text.markup(
+            "<b>{ours}</b> {words} <b>{theirs}</b>: {difference}; {lost} samples lost, {won} won.",
+            ours=run["checkpoint"],
+            words=VERDICTS.get(run["verdict"], ""),
+            theirs=before["checkpoint"],
+            difference=text.estimate(
+                run["difference"], run["difference_low"], run["difference_high"], "+.3f"
+            ),
+            lost=f"{counts.get('hurt', 0):,}",
+            won=f"{counts.get('helped', 0):,}",
+        )
     )
 
 
@@ -138,13 +176,7 @@ def system(row: Mapping[str, object]) -> str:
 def verdict(comparison: pd.DataFrame, candidate: str, baseline: str, margin: float) -> str:
     """The last row of ``comparison.table`` in a sentence."""
     last = comparison.iloc[-1]
-    words = {
-        "improved": "is better than",
-        "regressed": "is worse than",
-        "equivalent": "is as good as",
-        "non-inferior": "is no worse than",
-        "inconclusive": "cannot be told apart from",
-    }[last["verdict"]]
+    words = VERDICTS[last["verdict"]]
     more = ""
     if last["verdict"] == "inconclusive" and not text.is_missing(last["needed"]):
         more = (

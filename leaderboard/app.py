@@ -25,43 +25,41 @@ def import_package() -> None:
     spec.loader.exec_module(sys.modules["leaderboard"])
 
 
-def navigation() -> st.Page:
-    """The page that the visitor asks for, in the order of the questions that people have."""
-
-    def page(name: str, title: str, icon: str) -> st.Page:
-        return st.Page(
-            f"views/{name}.py",
-            title=title,
-            icon=f":material/{icon}:",
-            url_path=name,
-            default=name == "overview",
+def main() -> None:
+    """Show the page that the visitor asks for."""
+    pages = {
+        page.name: st.Page(
+            f"views/{page.name}.py",
+            title=page.title,
+            url_path=page.name,
+            default=page.name == ui.PAGES[0].name,
         )
-
-    return st.navigation(
-        {
-            "Choose": [
-                page("overview", "Overview", "leaderboard"),
-                page("pairings", "Pairings", "grid_on"),
-                page("compare", "Compare", "balance"),
-            ],
-            "See why": [
-                page("samples", "Samples", "quiz"),
-                page("regressions", "Regressions", "timeline"),
-                page("training", "Training", "model_training"),
-            ],
-            "Check": [
-                page("methods", "Methods", "function"),
-                page("sql", "SQL", "database"),
-            ],
-        }
+        for page in ui.PAGES
+    }
+    asked = st.navigation([*pages.values()], position="hidden")
+    page = next(page for page in ui.PAGES if pages[page.name] is asked)
+    st.set_page_config(
+        page_title=f"{page.title} · cowest-bench", page_icon="\N{SCALES}", layout="wide"
     )
+    st.html(Path(__file__).parent / "board.css")
+    choices.begin(page.name)
+    ui.sidebar()
+    ui.heading(page)
+    notices = st.container()
+    ended = False
+    try:
+        asked.run()
+    except ui.Nothing as nothing:
+        ended = True
+        st.info(nothing.sentence, icon=":material/info:")
+        if nothing.command:
+            st.code(nothing.command, language=None)
+    for sentence in choices.missing():
+        notices.html(f"<div class='notice' role='status'>{sentence}</div>")
+    ui.footer(ended)
 
 
 import_package()
-from leaderboard import ui
+from leaderboard import choices, ui
 
-st.set_page_config(page_title="cowest-bench", page_icon="\N{SCALES}", layout="wide")
-chosen = navigation()
-ui.sidebar()
-chosen.run()
-ui.footer()
+main()

@@ -18,6 +18,8 @@ import pandas as pd
 
 from leaderboard import text
 
+alt.data_transformers.disable_max_rows()  # of a training's curves
+
 Picture = alt.Chart | alt.LayerChart | alt.FacetChart
 
 BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, GREY = (
@@ -45,6 +47,7 @@ VERDICTS = {
 VERDICT_SHAPES = ("triangle-up", "circle", "square", "triangle-down", "diamond", "circle")
 LEFT: Literal["left"] = "left"
 RIGHT: Literal["right"] = "right"
+MOST_ROWS = 20  # of a heatmap
 AROUND = 110  # pixels of a chart that axis and legend take
 NAME = alt.Axis(labelLimit=340, title=None, grid=False, ticks=False, domain=False, labelFlush=False)
 
@@ -187,6 +190,8 @@ def _apart(points: pd.DataFrame) -> pd.Series:
 def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     """Weak by strong models: what the pair gains over the better of the two; a cell can be chosen.
 
+    The models that gain most are at the top and on the left; of many weak models the first ones.
+
     Args:
         pairings: weak, strong, label, over_best with low and high, over_best_detectable, significant.
         widest: Largest gain of all heatmaps, so that their colours mean the same.
@@ -206,15 +211,22 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
         ],
     )
     rows = rows[["weak", "strong", "label", "gain", "found", "shown", "interval"]]
+    down_order, across_order = (
+        list(rows.groupby(role)["gain"].max().sort_values(ascending=False).index)
+        for role in ("weak", "strong")
+    )
+    down_order = down_order[:MOST_ROWS]
+    rows = rows[rows["weak"].isin(down_order)]
     limit = max(0.01, widest)  # in this order: 0.01 where no gain is known, which is NaN
     colours = alt.Scale(domain=[-limit, 0, limit], range=[VERMILLION, "#F7F7F7", BLUE])
     chosen = alt.selection_point(name="cell", fields=["weak", "strong"], empty=False)
     axis: dict[str, Any] = {"labelAngle": 0, "ticks": False, "domain": False, "labelFlush": False}
     column = max(70, 260 // max(1, rows["strong"].nunique()))  # pixels
     scale = alt.Scale(paddingInner=0.04)
-    across, down = alt.Axis(labelLimit=column, **axis), alt.Axis(labelLimit=180, **axis)
-    x = alt.X("strong:N", title="strong model", axis=across, scale=scale)
-    y = alt.Y("weak:N", title="weak model", axis=down, scale=scale)
+    across = alt.Axis(labelLimit=column, orient="top", **axis)
+    down = alt.Axis(labelLimit=180, **axis)
+    x = alt.X("strong:N", title="strong model", axis=across, scale=scale, sort=across_order)
+    y = alt.Y("weak:N", title="weak model", axis=down, scale=scale, sort=down_order)
     cells = (
         alt.Chart(rows)
         .mark_rect(cornerRadius=3, cursor="pointer")
@@ -244,7 +256,7 @@ def heatmap(pairings: pd.DataFrame, widest: float) -> Picture:
     )
     told = "; ".join(f"{row.weak} with {row.strong} {row.shown}" for row in rows.itertuples())
     return alt.layer(cells, names).properties(
-        height=90 + 56 * max(1, rows["weak"].nunique()),
+        height=90 + (56 if len(down_order) < 8 else 30) * max(1, len(down_order)),
         description=f"Gain of each pairing over the better single model: {text.bounded(told, 2000)}.",
     )
 
@@ -343,22 +355,34 @@ def square(helped: int, hurt: int, both_right: int, both_wrong: int) -> Picture:
     )
 
 
-def history(checkpoints: pd.DataFrame) -> Picture:
-    """An entry's checkpoints over time, with intervals and what the gate says.
+def history(checkpoints: pd.DataFrame, loss: float) -> Picture:
+    """An entry's checkpoints, oldest first, with intervals and what the gate says of them.
+
+    The band begins at the score of the checkpoint before the newest, and is as high as the margin.
 
     Args:
-        checkpoints: created, checkpoint, score, low, high, verdict.
+        checkpoints: checkpoint, score, low, high, verdict; newest first.
+        loss: The margin.
     """
-    columns = ["created", "checkpoint", "score", "low", "high", "verdict"]
-    rows = shown_names(checkpoints[columns].dropna(subset=["created", "score"]), "checkpoint")
-    x = alt.X("created:T", title="run", axis=alt.Axis(format="%d %b %H:%M", labelOverlap=True))
-    y = alt.Y("score:Q", title="score, 95% interval", scale=alt.Scale(zero=False, nice=True))
+    columns = ["checkpoint", "score", "low", "high", "verdict"]
+    rows = shown_names(checkpoints[columns].dropna(subset=["score"])[::-1], "checkpoint")
+    again = rows.groupby("checkpoint").cumcount()
+    rows["checkpoint"] += [f" ({n + 1})" if n else "" for n in again]
+    axis = alt.Axis(labelAngle=0, labelLimit=160, labelOverlap=True)
+    x = alt.X("checkpoint:N", title="checkpoint", sort=list(rows["checkpoint"]), axis=axis)
+    scale = alt.Scale(zero=False, nice=True)
+    y = alt.Y("score:Q", title="score, 95% interval", scale=scale)
+    low = alt.Y("low:Q", title="score, 95% interval", scale=scale)
     colour = alt.Color("verdict:N", scale=_verdicts(rows["verdict"]), legend=LEGEND)
     base = alt.Chart(rows)
-    line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
-    bars = base.mark_rule(strokeWidth=2.5).encode(
-        x=x, y=alt.Y("low:Q", title="score, 95% interval"), y2="high:Q", color=colour
+    before = rows["score"].iloc[-2:-1]
+    band = (
+        alt.Chart(pd.DataFrame({"low": before - loss, "score": before}))
+        .mark_rect(color=GREY, opacity=0.22)
+        .encode(y=low, y2="score:Q")
     )
+    line = base.mark_line(color=GREY, strokeWidth=1.5, opacity=0.7).encode(x=x, y=y)
+    bars = base.mark_rule(strokeWidth=2.5).encode(x=x, y=low, y2="high:Q", color=colour)
     points = base.mark_point(filled=True, size=110, opacity=1).encode(
         x=x,
         y=y,
@@ -376,6 +400,6 @@ def history(checkpoints: pd.DataFrame) -> Picture:
             verdict="verdict:N",
         ),
     )
-    return alt.layer(line, bars, points).properties(
+    return alt.layer(*[band] * len(before), line, bars, points).properties(
         height=320, description=f"Scores of {len(rows)} checkpoints over time, with 95% intervals."
     )

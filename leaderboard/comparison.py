@@ -9,52 +9,44 @@ import numpy as np
 import pandas as pd
 
 from cowest_bench.analysis import POOLED, contrasts
-from cowest_bench.analysis.contrasts import Comparison, Contrast, Items
+from cowest_bench.analysis.contrasts import Items
 from cowest_bench.errors import ComparisonError
 from leaderboard import data
 from leaderboard.data import Snapshot
 
 
-def compare_entries(
-    snapshot: Snapshot, suite: str, candidate: str, baseline: str, margin: float
-) -> Comparison:
-    """The candidate against the baseline, in every domain in which both were run on the same data.
+def compare(
+    snapshot: Snapshot, ours: pd.DataFrame, theirs: pd.DataFrame, margin: float
+) -> pd.DataFrame:
+    """Runs against others, in every domain in which both were made on the same data.
+
+    Args:
+        snapshot: Where their scores are.
+        ours: run_id, domain and data of the candidate's runs, one in each domain.
+        theirs: Those of the baseline.
+        margin: A loss of score that does not matter.
+
+    Returns:
+        A row for each domain, and for all together where there are several, with the names of
+        ``contrasts.Contrast``.
 
     Raises:
         ComparisonError: If there is no such domain, or one without a sample that both have scores
             for.
     """
-    runs = data.runs(snapshot, suite).query("current")
-    ours, theirs = (runs[runs["entry"] == entry] for entry in (candidate, baseline))
     both = ours.merge(theirs, on=["domain", "data"], suffixes=("_ours", "_theirs"))
     if both.empty:
         raise ComparisonError("The two were never run on the same samples.")
-    pairs = {
-        row.domain: contrasts.pair(
-            _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
-        )
-        for row in both.sort_values("domain").itertuples()
-    }
-    return contrasts.compare(pairs, margin=margin)
-
-
-def _items(snapshot: Snapshot, run_id: str) -> Items:
-    found = data.scores(snapshot, run_id)
-    return Items.from_rows(
-        found["sample_id"].to_numpy(),
-        found["score"].to_numpy(dtype=float, na_value=np.nan),
-        found["cluster"].to_numpy(),
+    found = contrasts.compare(
+        {
+            row.domain: contrasts.pair(
+                _items(snapshot, row.run_id_ours), _items(snapshot, row.run_id_theirs)
+            )
+            for row in both.sort_values("domain").itertuples()
+        },
+        margin=margin,
     )
-
-
-def every_contrast(comparison: Comparison) -> dict[str, Contrast]:
-    """Every domain, and all together where there are several."""
-    pooled = {POOLED: comparison.pooled} if len(comparison.domains) > 1 else {}
-    return comparison.domains | pooled
-
-
-def table(comparison: Comparison) -> pd.DataFrame:
-    """A row for each domain and for all together, with the names of ``contrasts.Contrast``."""
+    pooled = {POOLED: found.pooled} if len(found.domains) > 1 else {}
     return pd.DataFrame(
         [
             {
@@ -75,6 +67,15 @@ def table(comparison: Comparison) -> pd.DataFrame:
                 "detectable": contrasts.finite(each.detectable),
                 "needed": each.needed,
             }
-            for name, each in every_contrast(comparison).items()
+            for name, each in (found.domains | pooled).items()
         ]
+    )
+
+
+def _items(snapshot: Snapshot, run_id: str) -> Items:
+    found = data.scores(snapshot, run_id)
+    return Items.from_rows(
+        found["sample_id"].to_numpy(),
+        found["score"].to_numpy(dtype=float, na_value=np.nan),
+        found["cluster"].to_numpy(),
     )

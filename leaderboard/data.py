@@ -200,16 +200,6 @@ def domains(snapshot: Snapshot, suite: str) -> list[str]:
     return [POOLED, *single] if POOLED in found and len(single) > 1 else single
 
 
-def single_domains(snapshot: Snapshot, suite: str, entry: str) -> list[str]:
-    """The domains in which an entry has been run."""
-    found = snapshot.query(
-        "SELECT DISTINCT domain FROM runs WHERE suite = $suite AND entry = $entry ORDER BY domain",
-        suite=suite,
-        entry=entry,
-    )
-    return [*found["domain"]]
-
-
 def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
     """The rows of a leaderboard, best first; unranked entries are last."""
     return snapshot.query(
@@ -218,6 +208,15 @@ def entries(snapshot: Snapshot, suite: str, domain: str) -> pd.DataFrame:
         "WHERE suite = $suite AND domain = $domain ORDER BY rank_best IS NULL, score DESC NULLS LAST, label",
         suite=suite,
         domain=domain,
+    )
+
+
+def domain_scores(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """entry, domain and score in every single domain."""
+    return snapshot.query(
+        "SELECT entry, domain, score FROM entries WHERE suite = $suite AND domain <> $pooled",
+        suite=suite,
+        pooled=POOLED,
     )
 
 
@@ -236,7 +235,9 @@ def labels(snapshot: Snapshot, suite: str) -> dict[str, str]:
 def pairings(snapshot: Snapshot, suite: str, system: str) -> pd.DataFrame:
     """What weak and strong models gain together over the better of the two, in every domain."""
     return snapshot.query(
-        "SELECT * FROM entries WHERE suite = $suite AND system = $system AND control IS NULL "
+        "SELECT *, CASE WHEN over_best_verdict IN ('improved', 'regressed') AND significant IS NOT TRUE "
+        "THEN 'inconclusive' ELSE over_best_verdict END AS verdict "
+        "FROM entries WHERE suite = $suite AND system = $system AND control IS NULL "
         "AND weak IS NOT NULL AND strong IS NOT NULL ORDER BY domain, weak, strong",
         suite=suite,
         system=system,
@@ -267,17 +268,6 @@ def best_entry(snapshot: Snapshot, suite: str) -> str | None:
         suite=suite,
     )
     return str(found["entry"][0]) if len(found) else None
-
-
-def most_checkpoints(snapshot: Snapshot, suite: str, entry: str | None = None) -> pd.Series | None:
-    """The entry and domain with the longest history; of one entry, if it is given."""
-    found = snapshot.query(
-        "SELECT entry, domain FROM runs WHERE suite = $suite AND ($entry IS NULL OR entry = $entry) "
-        "GROUP BY entry, domain ORDER BY count(*) DESC, count(control), entry, domain LIMIT 1",
-        suite=suite,
-        entry=entry,
-    )
-    return found.iloc[0] if len(found) else None
 
 
 def prompts(snapshot: Snapshot, run_id: str) -> dict[str, str]:
@@ -347,7 +337,10 @@ def before_tuning(snapshot: Snapshot, suite: str, entry: str) -> str | None:
 def runs(snapshot: Snapshot, suite: str) -> pd.DataFrame:
     """All test runs of a suite, newest first."""
     return snapshot.query(
-        "SELECT * FROM runs WHERE suite = $suite ORDER BY created DESC, run_id", suite=suite
+        "SELECT run_id, entry, system, control, domain, data, weak, strong, current, created, n_total, "
+        "coalesce(weak_checkpoint, strong_checkpoint) AS checkpoint "
+        "FROM runs WHERE suite = $suite ORDER BY created DESC, run_id",
+        suite=suite,
     )
 
 
@@ -388,50 +381,56 @@ WITH ours AS (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some of the samples that a filter finds.
+class Found:
+    """The samples that a filter finds.
 
     Attributes:
-        rows: sample_id, state, score, against and the starts of the texts.
-        total: How many the filter finds.
+        numbers: Their numbers; the largest losses first among those hurt, the largest gains among
+            those helped.
         counts: How many the search finds in each state.
     """
 
-    rows: pd.DataFrame
-    total: int
+    numbers: list[int]
     counts: dict[str, int]
 
 
-def sample_page(
-    snapshot: Snapshot,
-    run_id: str,
-    against: str | None,
-    *,
-    state: str | None = None,
-    search: str = "",
-    page: int = 1,
-    size: int = 20,
-) -> Page:
+def find_samples(
+    snapshot: Snapshot, run_id: str, against: str | None, state: str = "", search: str = ""
+) -> Found:
     """The samples of a run by what became of them, against the same samples of another run.
 
     Scores are means over a sample's epochs; the texts are those of the first.
     """
     given = {"run": run_id, "against": against or "", "search": search}
-    found = snapshot.query(
+    counts = snapshot.query(
         _COMPARED + "SELECT state, count(*) AS n FROM found GROUP BY state", **given
     )
-    counts = {str(name): int(n) for name, n in zip(found["state"], found["n"], strict=True)}
-    rows = snapshot.query(
+    numbers = snapshot.query(
+        _COMPARED + "SELECT sample_id FROM found WHERE $state = '' OR state = $state ORDER BY "
+        "CASE WHEN $state IN ('helped', 'hurt') THEN -abs(score - against) END, sample_id",
+        **given,
+        state=state,
+    )
+    return Found(
+        numbers["sample_id"].tolist(),
+        {str(name): int(n) for name, n in zip(counts["state"], counts["n"], strict=True)},
+    )
+
+
+def sample_rows(
+    snapshot: Snapshot, run_id: str, against: str | None, numbers: list[int]
+) -> pd.DataFrame:
+    """Some samples in this order: sample_id, state, score, against and the starts of the texts."""
+    return snapshot.query(
         _COMPARED + "SELECT f.sample_id, f.state, f.score, f.against, question[:200] AS question, "
         "draft[:200] AS draft, answer[:100] AS answer, gold[:100] AS gold "
-        "FROM (SELECT * FROM found WHERE $state = '' OR state = $state ORDER BY sample_id "
-        "LIMIT $size OFFSET $start) AS f JOIN first USING (sample_id) ORDER BY f.sample_id",
-        **given,
-        state=state or "",
-        size=size,
-        start=size * (page - 1),
+        "FROM (SELECT * FROM found WHERE list_contains($numbers, sample_id)) AS f "
+        "JOIN first USING (sample_id) ORDER BY list_position($numbers, f.sample_id)",
+        run=run_id,
+        against=against or "",
+        search="",
+        numbers=numbers,
     )
-    return Page(rows, counts.get(state, 0) if state else sum(counts.values()), counts)
 
 
 def sample(snapshot: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
@@ -446,13 +445,29 @@ def sample(snapshot: Snapshot, run_id: str, sample_id: int) -> pd.DataFrame:
 # --- checkpoints and training ---------------------------------------------------------------------
 
 
+def newest(snapshot: Snapshot, suite: str) -> pd.DataFrame:
+    """The newest checkpoint of every entry in every domain against the one before; the worst first."""
+    return snapshot.query(
+        "SELECT runs.entry, domain, label, runs.run_id, created, tuned, against, difference, gates.low, "
+        "gates.high, verdict, coalesce(weak_checkpoint, strong_checkpoint) AS checkpoint, "
+        "(SELECT count(*) FROM runs AS own WHERE own.suite = runs.suite AND own.entry = runs.entry "
+        "AND own.domain = runs.domain) AS checkpoints "
+        "FROM runs JOIN systems USING (system) "
+        "JOIN (SELECT DISTINCT suite, entry, label FROM entries) USING (suite, entry) "
+        "LEFT JOIN gates ON gates.run_id = runs.run_id AND kind = 'previous' "
+        "WHERE suite = $suite AND current "
+        "ORDER BY verdict IS NULL, difference, runs.entry, domain",
+        suite=suite,
+    )
+
+
 def history(snapshot: Snapshot, suite: str, entry: str, domain: str) -> pd.DataFrame:
     """The checkpoints of an entry, newest first, against the one before and the blessed baseline."""
     return snapshot.query(
         "SELECT runs.run_id, created, coalesce(weak_checkpoint, strong_checkpoint) AS checkpoint, "
         "current, score, runs.low, runs.high, coverage, before.difference, "
         "before.low AS difference_low, before.high AS difference_high, "
-        "coalesce(before.verdict, 'first') AS verdict, blessed.against AS baseline, "
+        "coalesce(before.verdict, 'first') AS verdict, before.against, blessed.against AS baseline, "
         "blessed.verdict AS baseline_verdict FROM runs "
         "LEFT JOIN gates AS before ON before.run_id = runs.run_id AND before.kind = 'previous' "
         "LEFT JOIN gates AS blessed ON blessed.run_id = runs.run_id AND blessed.kind = 'baseline' "

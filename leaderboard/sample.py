@@ -43,13 +43,18 @@ def show_sample(
 
 
 def _answer(row: pd.Series, alone: pd.Series | None, against: str) -> None:
-    parts = [("Weak draft", row["draft"])] if not text.is_missing(row["draft"]) else []
+    parts = [("Weak draft", row["draft"]), ("Final", row["output"])]
     if alone is not None:
-        parts.append((against, alone["output"]))
-    parts.append(("Final", row["output"]))
-    for column, (title, words) in zip(st.columns(len(parts), border=True), parts, strict=True):
-        with column:
-            _titled(title, words)
+        parts += [(f"Draft of {against}", alone["draft"]), (against, alone["output"])]
+    parts = [
+        each for each in parts if each[0] in ("Final", against) or not text.is_missing(each[1])
+    ]
+    across = 2 if len(parts) == 4 else len(parts)
+    for first in range(0, len(parts), across):
+        beside = parts[first : first + across]
+        for column, (title, words) in zip(st.columns(across, border=True), beside, strict=True):
+            with column:
+                _titled(title, words)
     if not text.is_missing(row["draft"]) and not text.is_missing(row["output"]):
         with st.container(border=True):
             st.caption("From draft to final: ~~taken out~~ and **added** words")

@@ -60,6 +60,11 @@ def label(value: object, limit: int = LONGEST_LABEL) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def plain(value: object) -> str:
+    """A name for a label that Streamlit reads as Markdown."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", label(value, 40))
+
+
 def is_missing(value: object) -> bool:
     """Whether a cell of a table is empty: None, NaN, NaT or NA."""
     return value is None or (not isinstance(value, str) and str(value) in ("nan", "NaT", "<NA>"))
@@ -125,10 +130,3 @@ def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
 def estimate(value: float | None, low: float | None, high: float | None, form: str = ".3f") -> str:
     """A number with its interval."""
     return f"{number(value, form)} {interval(low, high, form)}"
-
-
-def ranks(best: float | None, worst: float | None) -> str:
-    """``2``, ``2-4``, or a dash for what is not ranked."""
-    if best is None or worst is None or is_missing(best) or is_missing(worst):
-        return NONE
-    return f"{best:.0f}" if best == worst else f"{best:.0f}-{worst:.0f}"

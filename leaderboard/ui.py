@@ -1,31 +1,57 @@
-"""What pages share: the snapshot, choices in the URL, links, empty states, the footer."""
+"""What pages share: the snapshot, the heading, names of entries and runs, links, tables, the footer."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import pickle
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import pandas as pd
 import streamlit as st
 
 from cowest_bench.errors import ConfigError
-from leaderboard import data, text
+from leaderboard import choices, data, tables, text
+from leaderboard.charts import Picture
 from leaderboard.data import Snapshot
 from leaderboard.tables import Column
 
-BIND: Literal["query-params"] = "query-params"
 HALF = 480  # pixels: two such charts stand side by side, on a narrow screen one below the other
 
 
-def empty(sentence: str, command: str = "") -> None:
-    """End the page with what is missing and what to type; both are trusted texts."""
-    st.info(sentence, icon=":material/info:")
-    if command:
-        st.code(command, language=None)
-    footer()
-    st.stop()
+class Page(NamedTuple):
+    """A page: its file in views/, its group and name in the navigation, the question it answers."""
+
+    name: str
+    group: str
+    title: str
+    icon: str
+    question: str
+
+
+PAGES = (
+    Page("overview", "Choose", "Overview", "leaderboard", "Which pairing should I take?"),
+    Page(
+        "pairings", "Choose", "Pairings", "grid_on", "Which weak model goes with which strong one?"
+    ),
+    Page("compare", "Choose", "Compare", "balance", "Is it better, and where?"),
+    Page("samples", "See why", "Samples", "quiz", "What happened on a sample?"),
+    Page("regressions", "See why", "Regressions", "timeline", "Did a checkpoint get worse?"),
+    Page("training", "See why", "Training", "model_training", "What did the training do?"),
+    Page("methods", "Check", "Methods", "function", "How is each number made?"),
+    Page("sql", "Check", "SQL", "database", "Ask the snapshot yourself"),
+)
+
+
+class Nothing(Exception):
+    """A page has no more to show: what is missing, and what to type; both are trusted texts."""
+
+    def __init__(self, sentence: str, command: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence, self.command = sentence, command
 
 
 def find_snapshot() -> Snapshot | None:
@@ -42,23 +68,42 @@ def snapshot() -> Snapshot:
         found = data.board(data.location()).current()
     except ConfigError as error:
         st.html(f"<p>{text.escaped(error)}</p>")
-        empty("The snapshot cannot be read. Write it again with:", "cowest publish")
+        raise Nothing(
+            "The snapshot cannot be read. Write it again with:", "cowest publish"
+        ) from error
     if found is None or not data.suites(found):
-        empty(
+        raise Nothing(
             "Nothing has been published yet. Make results, then publish them:",
             "make demo\ncowest publish",
         )
-    assert found is not None
     return found
 
 
+def suite() -> str:
+    """The suite that was chosen."""
+    return str(choices.made()["suite"])
+
+
 def sidebar() -> None:
-    """The suite, which all pages are about."""
+    """The suite, which all pages are about, and the pages, which keep it."""
     found = find_snapshot()
-    if found is not None and (suites := data.suites(found)):
-        with st.sidebar:
-            if fictional(choose("Suite", suites, key="suite")):
-                st.caption("Fictional facts, tiny models: says nothing about real ones.")
+    with st.sidebar:
+        st.html("<a class='skip-link' href='#'>Skip to the table</a>")
+        suites = data.suites(found) if found else []
+        if suites and fictional(choices.one_of("Suite", suites, "suite")):
+            st.caption("Fictional facts, tiny models: says nothing about real ones.")
+        group = ""
+        for page in PAGES:
+            if page.group != group:
+                st.caption(group := page.group)
+            link(page.name, page.title, page.icon)
+
+
+def heading(page: Page) -> None:
+    """The question, and a button that copies the address."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="heading"):
+        st.title(page.question, anchor=False)
+        st.html("<button class='copy-link' type='button'>Copy link</button>", width="content")
 
 
 def fictional(name: str) -> bool:
@@ -66,13 +111,10 @@ def fictional(name: str) -> bool:
     return name.startswith(("pocket", "cowest_pocket"))
 
 
-def suite() -> str:
-    """The suite that was chosen."""
-    return str(st.session_state["suite"])
-
-
-def footer() -> None:
-    """Which snapshot this is, and whose results it holds."""
+def footer(ended: bool) -> None:
+    """Which snapshot this is, and whose results it holds; and the address, unless the page ended early."""
+    script = choices.write((page.name for page in PAGES), ended)
+    st.html(script, unsafe_allow_javascript=True)
     found = find_snapshot()
     if found is None:
         return
@@ -82,7 +124,7 @@ def footer() -> None:
     st.divider()
     st.html(
         text.markup(
-            "<small style='opacity:.75'>snapshot {id} · published {published} · "
+            "<small class='quiet'>snapshot {id} · published {published} · "
             "cowest-bench {version} · results: {sources}</small>",
             id=found.meta.get("id"),
             published=str(found.meta.get("published"))[:19].replace("T", " "),
@@ -92,18 +134,7 @@ def footer() -> None:
     )
 
 
-# --- choices --------------------------------------------------------------------------------------
-
-
-def choose(
-    label: str, options: Sequence[str], *, key: str, default: str | None = None, **layout: Any
-) -> str:
-    """One of several untrusted names, kept in the URL under the key."""
-    shown = [*dict.fromkeys(options)]
-    if st.session_state.get(key, shown[0]) not in shown:
-        del st.session_state[key]  # another suite or a new snapshot does not have it
-    index = shown.index(default) if default in shown else 0
-    return str(st.selectbox(label, shown, index=index, key=key, bind=BIND, **layout))
+# --- names and links ------------------------------------------------------------------------------
 
 
 def unique(labels: Mapping[str, str]) -> dict[str, str]:
@@ -116,33 +147,47 @@ def unique(labels: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def choose_entry(
-    label: str, names: Mapping[str, str], *, key: str, default: str | None, **layout: Any
-) -> str:
-    """The id of one of the entries that ``unique`` names; ``default`` is an id."""
-    preset = name_of(names, default)
-    return names[choose(label, [*names], key=key, default=preset, **layout)]
-
-
 def name_of(names: Mapping[str, str], entry: str | None) -> str | None:
     """The name under which an entry can be chosen."""
     return next((name for name, each in names.items() if each == entry), None)
 
 
-def checkpoints(history: pd.DataFrame) -> dict[str, str]:
-    """Run ids by a name of the checkpoint: its label, day and the start of its id; newest first."""
+def sides(runs: pd.DataFrame, names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What can be compared, by name: a run for each domain.
+
+    The entries with their newest runs, then every checkpoint of entries that have several.
+
+    Args:
+        runs: ``data.runs``, newest first.
+        names: ``unique``.
+    """
+    named = {entry: name for name, entry in names.items()}
+    entries: dict[str, dict[str, str]] = {name: {} for name in names}
+    checkpoints: dict[str, dict[str, str]] = {}
+    several = runs.duplicated(["entry", "domain"], keep=False)
+    for row, one_of_several in zip(runs.itertuples(), several, strict=True):
+        name = named[row.entry]
+        if row.current:
+            entries[name][row.domain] = row.run_id
+        if one_of_several:
+            own = f"{name} @ {text.label(row.checkpoint)}"
+            if row.domain in checkpoints.get(own, {}):
+                own += f" · {row.run_id[:6]}"
+            checkpoints.setdefault(own, {})[row.domain] = row.run_id
+    return {name: own for name, own in entries.items() if own} | checkpoints
+
+
+def side_of(found: Mapping[str, Mapping[str, str]], run_id: object) -> str | None:
+    """The name of what a run belongs to: of its checkpoint, if there are several."""
+    return next((name for name in reversed([*found]) if run_id in found[name].values()), None)
+
+
+def checkpoints(runs: pd.DataFrame) -> dict[str, str]:
+    """Run ids of an entry in a domain by checkpoint, minute and the start of the id; newest first."""
     return {
-        f"{text.label(row.checkpoint)} · {str(row.created)[:10]} · {str(row.run_id)[:12]}": row.run_id
-        for row in history.itertuples()
+        f"{text.label(row.checkpoint)} · {str(row.created)[:16]} · {row.run_id[:6]}": row.run_id
+        for row in runs.itertuples()
     }
-
-
-def others(runs: pd.DataFrame, names: Mapping[str, str], history: pd.DataFrame) -> dict[str, str]:
-    """Runs to compare with: those of other entries, and earlier ones of the same entry."""
-    current = runs[runs["current"]]
-    found = {name_of(names, row.entry): row.run_id for row in current.itertuples()}
-    own = {} if len(history) < 2 else checkpoints(history)
-    return {name: run for name, run in found.items() if name} | own
 
 
 def trainings(found: pd.DataFrame) -> dict[str, str]:
@@ -156,40 +201,27 @@ def trainings(found: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def open_pairing(cells: pd.DataFrame, cell: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Go to the comparison of a pairing with the better of its models, or with the strong one."""
-    weak, strong = (
-        next((v for v in cells[role].unique() if text.label(v) == cell.get(role)), None)
-        for role in ("weak", "strong")
-    )
-    found = cells[(cells["weak"] == weak) & (cells["strong"] == strong)]
-    if len(found):
-        candidate = name_of(names, found.iloc[0]["entry"])
-        baseline = name_of(names, data.better_alone(snapshot(), suite(), found.iloc[0]["entry"]))
-        chosen = {"candidate": candidate, "baseline": baseline}
-        st.switch_page(  # the suite stays: its widget is on every page
-            "views/compare.py", query_params={k: v for k, v in chosen.items() if v is not None}
-        )
-
-
-def choose_margin() -> float:
-    """A loss of score that does not matter."""
-    return float(
-        st.number_input(
-            "Margin", 0.0, 1.0, 0.02, 0.01, key="margin", bind=BIND,
-            help="A loss of score below it does not matter.",
-        )
-    )  # fmt: skip
-
-
-def link(page: str, label: str, icon: str, **parameters: Any) -> None:
-    """A link to another page with its choices made; the label is trusted text."""
-    given = {name: str(value) for name, value in parameters.items() if value is not None}
+def link(page: str, label: str, icon: str, **made: Any) -> None:
+    """A link to a page with these choices made, and the suite; the label is trusted text."""
+    given = {name: value if isinstance(value, list) else str(value) for name, value in made.items() if value is not None}  # fmt: skip
     st.page_link(
         f"views/{page}.py",
         label=label,
         icon=f":material/{icon}:",
-        query_params={"suite": suite(), **given},
+        query_params={k: v for k, v in choices.made().items() if k == "suite"} | given,
+    )
+
+
+def choose_margin() -> float:
+    """A loss of score that does not matter."""
+    return choices.number(
+        "Margin",
+        0.0,
+        1.0,
+        0.02,
+        "margin",
+        step=0.01,
+        help="A loss of score below it does not matter.",
     )
 
 
@@ -202,19 +234,19 @@ def table(
     alt: str,
     *,
     key: str | None = None,
-    chooses: tuple[str, Sequence[Any]] | None = None,
+    chooses: Sequence[Mapping[str, str]] = (),
     **layout: Any,
 ) -> None:
-    """Show one of ``tables``; ``alt`` describes it for those who cannot see it.
+    """Show the columns of one of ``tables``; ``alt`` describes it for those who cannot see it.
 
-    With ``key`` and ``chooses`` (key of a choice, and its value for each row), a click makes a choice.
+    With ``key`` and ``chooses``, a click on a row makes its choices.
     """
     chosen: dict[str, Any] = {}
     if key and chooses:
-        chosen = {"on_select": partial(_choose_row, key, *chooses), "selection_mode": "single-cell"}
+        chosen = {"on_select": partial(choices.row, key, chooses), "selection_mode": "single-cell"}
     st.dataframe(
-        frame,
-        column_config=columns(listed),
+        tables.shown(frame, listed),
+        column_config={column.title: _column(column) for column in listed},
         hide_index=True,
         key=key,
         placeholder=text.NONE,
@@ -224,33 +256,29 @@ def table(
     )
 
 
-def _choose_row(table: str, key: str, values: Sequence[Any]) -> None:
-    """A session keeps its callbacks: one that lived on a page would keep the page's snapshot open."""
-    if cells := st.session_state[table].selection.cells:
-        st.session_state[key] = values[int(cells[0][0])]
-
-
-def take_example(examples: Mapping[str, str]) -> None:
-    """Make the example that was clicked the statement; not on its page, for the same reason."""
-    if name := st.session_state["example"]:
-        st.session_state["statement"] = examples[name]
-
-
-def columns(listed: Sequence[Column]) -> dict[str, Any]:
-    """How Streamlit shows the columns of a table."""
-    return {column.title: _column(column) for column in listed}
-
-
 def _column(column: Column) -> Any:
-    if column.form in ("text", "interval"):
-        return st.column_config.TextColumn(
-            help=column.help or None,
-            alignment="right" if column.form == "interval" else "left",
-            width=column.width,
-        )
-    return st.column_config.NumberColumn(
-        help=column.help or None, format=column.form, alignment="right", width=column.width
-    )
+    looks: dict[str, Any] = {"help": column.help or None, "width": column.width}
+    if column.form in ("text", "time"):
+        return st.column_config.TextColumn(**looks)
+    if column.form in ("interval", "signed", "chance"):
+        return st.column_config.TextColumn(alignment="right", **looks)
+    return st.column_config.NumberColumn(alignment="right", format=column.form, **looks)
+
+
+_specs: dict[bytes, dict[str, Any]] = {}  # of charts, by what they are made of
+MOST_SPECS = 200
+
+
+def chart(build: Callable[..., Picture], *given: Any, **layout: Any) -> Any:
+    """Show one of ``charts``. Building it again, and checking it, would take most of a page's time."""
+    made_of = hashlib.sha256(build.__name__.encode() + pickle.dumps(given)).digest()
+    spec = _specs.get(made_of)
+    if spec is None:
+        spec = build(*given).to_dict()
+        if len(_specs) >= MOST_SPECS:
+            _specs.clear()
+        _specs[made_of] = spec
+    return st.vega_lite_chart(spec=copy.deepcopy(spec), **layout)
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from cowest_bench.board.snapshot import publish
+from cowest_bench.gate import baseline
 from cowest_bench.store import Results
-from tests.stored import right, store
+from tests.stored import at, random_scores, right, store, tuned
 
 SUITE = "town"
 QUESTIONS = 40
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script> ![x](http://evil.example/x.png) \u202eright to left\x1b[31m"
+
+# In ``pairings``:
+TRIED = 60  # samples of each run
+POCKET = "pocket · seed=3"
+TRAINED = "trained · seed=3"  # a suite of one run
+TUNED = "collab-tuned: weak-64 + strong-model"  # with two checkpoints in each domain
+PLAIN = "collab: weak-64 + strong-model"
 
 
 def empty(folder: Path) -> Path:
@@ -34,6 +42,53 @@ def full(folder: Path, texts: bool = True) -> Path:
         _run(results, domain, "collab", 4, weak=_weak("small", "sft"), control="shuffled")
         _run(results, domain, "collab-tuned", 20, weak=_weak("large", "worse"), day=5)
     return publish(results, folder / "full.duckdb", texts=texts, command="cowest publish")
+
+
+def pairings(folder: Path) -> Path:
+    """Two weak models, two domains, a control, trainings, checkpoints and a blessed baseline."""
+    results = Results(folder / "results")
+    results.prepare()
+    made = []
+    for number, domain in enumerate(("ethics", "medical")):
+        given: dict[str, Any] = {"domain": domain, "suite": "pocket", "options": {"seed": 3}}
+        texts: dict[str, list[Any]] = {
+            "question": [f"{domain} question {i}" for i in range(TRIED)],
+            "gold": [f"gold {i}" for i in range(TRIED)],
+            "output": [f"final answer {i}" for i in range(TRIED)],
+            "strong_seconds": [0.5] * TRIED,
+        }
+        drafted = texts | {
+            "draft": [f"draft answer {i}" for i in range(TRIED)],
+            "weak_seconds": [0.25] * TRIED,
+        }
+        store(results, random_scores(TRIED, 0.4, number), system="strong", row=texts, **given)
+        for size, share in ((32, 0.45), (64, 0.6)):
+            weak = {"name": f"/elsewhere/sft-{size}", "base": f"weak-{size}"}
+            scores = random_scores(TRIED, share, 10 * number + size)
+            store(results, scores, system="weak", weak=weak, row=texts, **given)
+            scores = random_scores(TRIED, share + 0.1, 20 * number + size)
+            store(results, scores, weak=weak, row=drafted, **given)
+        for checkpoint, share in enumerate((0.8, 0.95)):
+            weak = {"name": "/elsewhere/sft-64", "base": "weak-64", "adapter": f"/dpo-{checkpoint}"}
+            scores = random_scores(TRIED, share, 30 * number + checkpoint)
+            when = at(10 + checkpoint)
+            told: dict[str, Any] = {"system": "collab-tuned", "weak": weak, "row": drafted}
+            made.append(store(results, scores, created=when, **told, **given))
+        store(results, random_scores(TRIED, 0.2, number), control="shuffled", weak=weak, row=drafted, **given)  # fmt: skip
+    tuned(results, domain="medical", suite="trained", data="other")
+    blessed = results.root / "baselines"
+    blessed.mkdir()
+    baseline.bless("main", [baseline.scored(results, made[-1])], blessed)
+    return publish(results, results.root / "board.duckdb", baselines=blessed)
+
+
+def known(folder: Path) -> Path:
+    """Models with cards, and one without."""
+    results = Results(folder / "results")
+    for strong in ("openai/gpt-4", "meta-llama/Meta-Llama-3-8B"):
+        for weak in ("Qwen/Qwen2.5-0.5B", "org/unknown"):
+            _run(results, "medical", "collab", 10, strong=strong, weak={"name": weak, "base": weak})
+    return publish(results, folder / "known.duckdb")
 
 
 def broken(folder: Path) -> Path:

@@ -25,6 +25,7 @@ from playwright.sync_api import (
 )
 
 from cowest_bench.store import replaced
+from leaderboard import ui
 from tests.servers import free_port
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -35,22 +36,19 @@ FLAGS = (
 )
 SECONDS = 30.0  # that a page may take on a busy machine
 HEIGHT = 2400  # pixels of a screen: tall, because what is below is not drawn
-PAGES = {
-    "overview": "Which pairing should I take?",
-    "pairings": "Which weak model goes with which strong one?",
-    "compare": "Is it better, and where?",
-    "samples": "What happened on a sample?",
-    "regressions": "Did a checkpoint get worse?",
-    "training": "What did the training do?",
-    "methods": "How is each number made?",
-    "sql": "Ask the snapshot yourself",
-}
+PAGES = {page.name: page.question for page in ui.PAGES}
 """Every page with its heading."""
+
+BOXES = """() => [...document.querySelectorAll(
+    '[role=combobox]:not([aria-multiselectable]), [role=spinbutton], input[type=number], input[type=text], textarea'
+)].filter(box => box.checkVisibility()).map(box => [box.getAttribute('aria-label'), box.value])"""
+"""Label and value of everything that is chosen from a list or typed."""
 
 SETTLED = r"""() => {
     // True for a while, because a click takes a moment to reach the server and come back.
     const app = document.querySelector('[data-testid=stApp]');
-    const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')];
+    const charts = [...document.querySelectorAll('[data-testid=stVegaLiteChart]')].filter(
+        chart => chart.checkVisibility());
     const now = app?.dataset.testScriptState === 'notRunning'
         && app.dataset.testConnectionState === 'CONNECTED'
         && !document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
@@ -199,7 +197,7 @@ class Visitor:
     def go(self, name: str) -> None:
         """Click the name of a page in the navigation."""
         path = "" if name == "overview" else name
-        self.page.locator(f"[data-testid=stSidebarNavLink][href$='/{path}']").click()
+        self.page.locator(f"[data-testid=stSidebar] a[href^='{path}?'], [data-testid=stSidebar] a[href='{path}']").click()  # fmt: skip
         self.arrived(name)
 
     def arrived(self, name: str) -> None:
@@ -222,10 +220,23 @@ class Visitor:
             self.page.wait_for_timeout(20)
         self.settled()
 
+    def until_not(self, **choices: str) -> None:
+        """Wait until the address says something else, and the page is settled."""
+        end = time.monotonic() + SECONDS
+        while any(self.choices.get(key) == value for key, value in choices.items()):
+            assert time.monotonic() < end, f"{self.page.url} still says {choices}"
+            self.page.wait_for_timeout(20)
+        self.settled()
+
     @property
     def choices(self) -> dict[str, str]:
         """What the address says."""
-        return dict(parse_qsl(urlsplit(self.page.url).query, keep_blank_values=True))
+        return self.parameters(self.page.url)
+
+    @staticmethod
+    def parameters(url: str) -> dict[str, str]:
+        """What an address says."""
+        return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
 
     @property
     def path(self) -> str:
@@ -239,12 +250,33 @@ class Visitor:
 
     def select(self, label: str, option: str) -> None:
         """Choose an option of the list with this label."""
-        self.page.get_by_role("combobox", name=label).click()
+        self.page.get_by_role("combobox", name=label, exact=True).click()
         self.page.get_by_role("option", name=option, exact=True).click()
+
+    def other_option(self, label: str) -> str | None:
+        """An option of the list with this label that is not chosen."""
+        chosen = self.chosen(label)
+        self.page.get_by_role("combobox", name=label, exact=True).click()
+        self.page.get_by_role("option").first.wait_for()
+        options = self.page.get_by_role("option").all_inner_texts()
+        self.page.keyboard.press("Escape")
+        return next((option for option in reversed(options) if option != chosen), None)
+
+    def copy_link(self) -> str:
+        """Click the button that copies the address; what it copied."""
+        self.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.get_by_role("button", name="Copy link").click()
+        self.page.get_by_role("button", name="Copied").wait_for()
+        return str(self.page.evaluate("navigator.clipboard.readText()"))
 
     def chosen(self, label: str) -> str:
         """The option that is chosen in the list with this label."""
-        return str(self.page.get_by_role("combobox", name=label).input_value())
+        return str(self.page.get_by_role("combobox", name=label, exact=True).input_value())
+
+    def boxes(self) -> dict[str, str]:
+        """What the boxes of the page and of the sidebar show, by their labels."""
+        found = self.page.evaluate(BOXES)
+        return {str(label): str(value) for label, value in found}
 
     def marks(self, kind: str) -> Locator:
         """Marks of charts, such as ``rect`` or ``symbol``."""

@@ -12,7 +12,6 @@ from leaderboard import answers, data, text, ui
 
 snapshot, suite = ui.snapshot(), ui.suite()
 
-st.title("How is each number made?", anchor=False)
 with st.container(horizontal=True, gap="large"):
     words, facts = st.container(width=560), st.container(width=370)
 with words:

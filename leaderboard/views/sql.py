@@ -7,24 +7,26 @@ import time
 import pandas as pd
 import streamlit as st
 
-from leaderboard import query, ui
+from leaderboard import choices, query, ui
 
+snapshot = ui.snapshot()
+SUITE = "'" + ui.suite().replace("'", "''") + "'"
 EXAMPLES = {
     "The leaderboard": (
         "SELECT label, domain, round(score, 3) AS score, rank_best, rank_worst, tie_group\n"
-        "FROM entries ORDER BY domain, score DESC"
+        f"FROM entries WHERE suite = {SUITE} ORDER BY domain, score DESC"
     ),
     "Helped and hurt": (
         "SELECT label, domain, helped, hurt, both_right, both_wrong\n"
-        "FROM entries WHERE helped IS NOT NULL ORDER BY helped - hurt DESC"
+        f"FROM entries WHERE suite = {SUITE} AND helped IS NOT NULL ORDER BY helped - hurt DESC"
     ),
     "Most tokens": (
         "SELECT run_id, sample_id, weak_output_tokens + strong_output_tokens AS tokens\n"
-        "FROM samples ORDER BY tokens DESC LIMIT 20"
+        f"FROM samples JOIN runs USING (run_id) WHERE suite = {SUITE} ORDER BY tokens DESC LIMIT 20"
     ),
     "Influence by training": (
         "SELECT training, signal, count(*) AS drafts, avg(delta) AS mean, stddev(delta) AS spread\n"
-        "FROM trainings JOIN influences ON influences.run_id = feedback_run\n"
+        f"FROM trainings JOIN influences ON influences.run_id = feedback_run WHERE suite = {SUITE}\n"
         "GROUP BY ALL ORDER BY training, signal"
     ),
     "Tables and columns": (
@@ -33,20 +35,20 @@ EXAMPLES = {
     ),
 }
 
-snapshot = ui.snapshot()
-st.title("Ask the snapshot yourself", anchor=False)
 st.caption(
     f"One SELECT statement in DuckDB's SQL; at most {query.SECONDS:g} s and {query.ROWS:,} rows. "
     "It can read the published tables and nothing else."
 )
-st.pills("Examples", [*EXAMPLES], key="example", on_change=ui.take_example, args=(EXAMPLES,))
-statement = st.text_area(
-    "Statement", value=EXAMPLES["The leaderboard"], height=130, key="statement", max_chars=5_000,
-    bind=ui.BIND,
+st.pills(
+    "Examples", [*EXAMPLES], key="examples", on_change=choices.example,
+    args=("examples", "statement", EXAMPLES),
 )  # fmt: skip
+statement = choices.words(
+    "Statement", "statement", EXAMPLES["The leaderboard"], box=st.text_area, limit=5_000, height=130
+)
 st.caption("Ctrl+Enter runs it; its text is in the address, to share.")
-if not (statement or "").strip():
-    ui.empty("Type one SELECT statement, such as:", "SELECT * FROM entries")
+if not statement.strip():
+    raise ui.Nothing("Type one SELECT statement, such as:", "SELECT * FROM entries")
 started = time.monotonic()
 answer = query.ask(snapshot.path, statement)
 if answer.error:

@@ -19,7 +19,9 @@ import pytest
 from cowest_bench.board.snapshot import publish
 from cowest_bench.gate import baseline
 from cowest_bench.store import Results
-from tests.stored import at, card, random_scores, store, tuned
+from leaderboard import ui
+from tests.boards import PLAIN, POCKET, TRAINED, TUNED
+from tests.stored import card, store
 
 REQUIRED = os.environ.get("COWEST_BROWSER") == "required"  # then nothing may be skipped
 if not REQUIRED:
@@ -33,77 +35,6 @@ from tests.browser import PAGES, Server, Visitor
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-QUESTIONS = 60
-TUNED = "collab-tuned: weak-64 + strong-model"
-PLAIN = "collab: weak-64 + strong-model"
-
-
-@pytest.fixture(scope="module")
-def profile() -> Iterator[BrowserContext]:
-    """A browser that fetches the app's own files only once."""
-    if browsers.CHROMIUM is None:
-        (pytest.fail if REQUIRED else pytest.skip)(
-            "Chromium is not installed: apt install chromium"
-        )
-    with browsers.browsing() as browser:
-        yield browsers.new_profile(browser)
-
-
-@pytest.fixture(scope="module")
-def pairings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A snapshot with two weak models, two domains, trainings, checkpoints and a blessed baseline."""
-    results = Results(tmp_path_factory.mktemp("pairings"))
-    results.prepare()
-    made = []
-    for number, domain in enumerate(("ethics", "medical")):
-        given: dict[str, Any] = {"domain": domain, "suite": "pocket", "options": {"seed": 3}}
-        texts: dict[str, list[Any]] = {
-            "question": [f"{domain} question {i}" for i in range(QUESTIONS)],
-            "gold": [f"gold {i}" for i in range(QUESTIONS)],
-            "output": [f"final answer {i}" for i in range(QUESTIONS)],
-            "strong_seconds": [0.5] * QUESTIONS,
-        }
-        drafted = texts | {
-            "draft": [f"draft answer {i}" for i in range(QUESTIONS)],
-            "weak_seconds": [0.25] * QUESTIONS,
-        }
-        store(results, random_scores(QUESTIONS, 0.4, number), system="strong", row=texts, **given)
-        for size, share in ((32, 0.45), (64, 0.6)):
-            weak = {"name": f"/elsewhere/sft-{size}", "base": f"weak-{size}"}
-            scores = random_scores(QUESTIONS, share, 10 * number + size)
-            store(results, scores, system="weak", weak=weak, row=texts, **given)
-            scores = random_scores(QUESTIONS, share + 0.1, 20 * number + size)
-            store(results, scores, weak=weak, row=drafted, **given)
-        for checkpoint, share in enumerate((0.8, 0.95)):
-            weak = {"name": "/elsewhere/sft-64", "base": "weak-64", "adapter": f"/dpo-{checkpoint}"}
-            scores = random_scores(QUESTIONS, share, 30 * number + checkpoint)
-            when = at(10 + checkpoint)
-            told: dict[str, Any] = {"system": "collab-tuned", "weak": weak, "row": drafted}
-            made.append(store(results, scores, created=when, **told, **given))
-    tuned(results, domain="medical", suite="trained", data="other")
-    blessed = results.root / "baselines"
-    blessed.mkdir()
-    baseline.bless("main", [baseline.scored(results, made[-1])], blessed)
-    return publish(results, results.root / "board.duckdb", baselines=blessed)
-
-
-@pytest.fixture(scope="module")
-def board(profile: BrowserContext, pairings: Path) -> Iterator[Server]:
-    """A server whose first visitor follows a link, to a page that is not the first one."""
-    with browsers.serving(pairings) as server:
-        with browsers.visiting(profile, server.url) as visitor:
-            visitor.open("samples", suite="pocket · seed=3", show="hurt")
-        yield server
-
-
-@pytest.fixture
-def visitor(profile: BrowserContext, board: Server, pairings: Path) -> Iterator[Visitor]:
-    """Someone before the pairings' board; at the end there were no errors and no strange requests."""
-    board.show(pairings)
-    with browsers.visiting(profile, board.url) as visitor:
-        yield visitor
-
-
 # --- pages, filters, links ------------------------------------------------------------------------
 
 
@@ -112,12 +43,13 @@ CHARTS = {"overview": 2, "pairings": 3, "compare": 2, "regressions": 1}
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page(visitor: Visitor, name: str) -> None:
-    visitor.open(name, suite="pocket · seed=3" if name != "training" else "trained · seed=3")
+    visitor.open(name, suite=POCKET if name != "training" else TRAINED)
     charts = visitor.page.get_by_test_id("stVegaLiteChart")
     assert charts.count() >= CHARTS.get(name, 5 if name == "training" else 0)
     for chart in charts.all():
         assert len(chart.get_attribute("aria-label") or "") > 20
-    assert visitor.page.title() == "cowest-bench"
+    titles = {page.name: page.title for page in ui.PAGES}
+    assert visitor.page.title() == f"{titles[name]} · cowest-bench"
     assert len(visitor.requests) > 10
 
 
@@ -127,13 +59,13 @@ def test_every_page(visitor: Visitor, name: str) -> None:
         ("overview", "Domain", "ethics", "domain"),
         ("pairings", "System", "collab", "system"),
         ("compare", "Baseline", "weak-64", "baseline"),
-        ("regressions", "Domain", "medical", "domain"),
+        ("regressions", "Domain", "ethics", "domain"),
     ],
 )
 def test_a_choice_is_in_the_address(
     visitor: Visitor, name: str, label: str, option: str, key: str
 ) -> None:
-    visitor.open(name, suite="pocket · seed=3")
+    visitor.open(name, suite=POCKET)
     before = visitor.text
     visitor.select(label, option)
     visitor.until(**{key: option})
@@ -145,7 +77,7 @@ def test_a_choice_is_in_the_address(
 
 
 def test_filters_of_samples_are_in_the_address(visitor: Visitor) -> None:
-    visitor.open("samples", suite="pocket · seed=3", entry=TUNED, domain="ethics")
+    visitor.open("samples", suite=POCKET, entry=TUNED, domain="ethics")
     visitor.page.get_by_role("radio", name="helped").click()
     visitor.until(show="helped")
     visitor.page.get_by_role("textbox", name="Search").fill("question 1")
@@ -162,12 +94,12 @@ def test_filters_of_samples_are_in_the_address(visitor: Visitor) -> None:
 def test_a_cell_of_the_pairings_opens_its_comparison_and_that_its_questions(
     visitor: Visitor,
 ) -> None:
-    visitor.open("pairings", suite="pocket · seed=3", system="collab")
+    visitor.open("pairings", suite=POCKET, system="collab")
     visitor.marks("rect").nth(1).click()  # of the first heatmap, its second row
     visitor.arrived("compare")
     assert visitor.path == "compare"
     assert visitor.choices["candidate"] == PLAIN and visitor.choices["baseline"] == "weak-64"
-    visitor.page.get_by_role("link", name="helped").click()
+    visitor.page.get_by_role("link", name="helped").first.click()
     visitor.arrived("samples")
     assert visitor.choices["against"] == "weak-64" and visitor.choices["show"] == "helped"
     assert visitor.chosen("Entry") == PLAIN and visitor.chosen("Domain") == "ethics"
@@ -177,18 +109,17 @@ def test_a_cell_of_the_pairings_opens_its_comparison_and_that_its_questions(
 def test_a_newcomers_walk(visitor: Visitor) -> None:
     """Which questions did DPO fix, and what did the draft say? In two clicks."""
     visitor.open("overview")
-    if visitor.chosen("Suite") != "pocket · seed=3":
-        visitor.select("Suite", "pocket · seed=3")
-        visitor.until(suite="pocket · seed=3")
+    if visitor.chosen("Suite") != POCKET:
+        visitor.select("Suite", POCKET)
+        visitor.until(suite=POCKET)
     assert visitor.chosen("Look closer at") == TUNED
     walk = [visitor.page.url]
-    visitor.page.get_by_role("link", name="What DPO fixed").click()
+    visitor.page.get_by_role("link", name="What DPO fixed").first.click()
     visitor.arrived("samples")
     assert visitor.choices["against"] == PLAIN and visitor.choices["show"] == "helped"
     assert visitor.chosen("Entry") == TUNED
     walk.append(visitor.page.url)
     visitor.click_row(1)
-    visitor.page.wait_for_url("**question=*")
     visitor.settled()
     walk.append(visitor.page.url)
     number = visitor.choices["question"]
@@ -343,7 +274,7 @@ def check_nothing_happened(visitor: Visitor, name: str, asked: list[str]) -> Non
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.evaluate(FOREIGN) == []
     assert asked == []
-    assert page.title() == "cowest-bench"
+    assert page.title().endswith(" · cowest-bench")
     assert page.get_by_role("heading", level=1).all_inner_texts() == [PAGES[name]]
     if name != "methods":
         assert page.locator(".katex, [data-testid=stMarkdownContainer] code").count() == 0
@@ -362,7 +293,7 @@ def test_hostile_results_are_only_text_on_every_page(
     guest: Visitor, canary: tuple[str, list[str]]
 ) -> None:
     _, asked = canary
-    guest.open("overview", all="true")
+    guest.open("overview", all="yes")
     assert "Take collab" in guest.text  # the sentence that names the best pairing
     for name in PAGES:
         guest.go(name)

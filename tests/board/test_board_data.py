@@ -7,6 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,11 @@ from cowest_bench.analysis import POOLED
 from cowest_bench.board.snapshot import publish
 from cowest_bench.errors import ConfigError
 from cowest_bench.store import Results, replaced
-from leaderboard import answers, comparison, data, query, text
+from leaderboard import answers, cards, comparison, data, query, text
 from leaderboard.data import Board, Snapshot
 from tests import boards
 from tests.boards import SUITE
+from tests.stored import store
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_the_first_page_loads_neither_scipy_nor_an_engine(path: Path) -> None:
         "from leaderboard import answers, charts, data, tables, text, ui\n"
         "snapshot = data.Snapshot.open(Path(sys.argv[1]))\n"
         "entries = data.entries(snapshot, 'town', 'pooled')\n"
-        "charts.intervals(entries, data.systems(snapshot)), tables.ranking(entries)\n"
+        "charts.intervals(entries, data.systems(snapshot)), tables.ranking(entries, entries.head(0), [])\n"
         "print(*sys.modules)"
     )
     done = subprocess.run(
@@ -138,23 +142,33 @@ def test_samples_are_filtered_by_what_the_draft_changed(snapshot: Snapshot) -> N
     runs = data.runs(snapshot, SUITE).query("current and domain == 'medical'").set_index("entry")
     ours = runs.loc[entry(snapshot, "collab: weak-small + strong"), "run_id"]
     alone = runs.loc[entry(snapshot, "strong"), "run_id"]
-    page = data.sample_page(snapshot, ours, alone, state="helped", size=4, page=3)
+    found = data.find_samples(snapshot, ours, alone, "helped")
     # 20 of ours are right, the first 10 of these also without a draft.
-    assert page.counts == {"both right": 10, "helped": 10, "both wrong": 20}
-    assert page.total == 10
-    assert list(page.rows["sample_id"]) == [18, 19]
+    assert found.counts == {"both right": 10, "helped": 10, "both wrong": 20}
+    assert found.numbers == [*range(10, 20)]
+    rows = data.sample_rows(snapshot, ours, alone, [19, 18])
+    assert list(rows["sample_id"]) == [19, 18] and {*rows["state"]} == {"helped"}
+
+
+def test_the_largest_losses_are_first(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    for system, scores in (("collab", [0.5, 0.0, 0.8, 1.0]), ("strong", [1.0, 1.0, 1.0, 0.0])):
+        store(results, scores, system=system, suite=SUITE)
+    opened = Snapshot.open(publish(results, tmp_path / "board.duckdb"))
+    runs = data.runs(opened, SUITE).set_index("system")["run_id"]
+    found = data.find_samples(opened, runs["collab"], runs["strong"], "hurt")
+    assert found.numbers == [1, 0, 2]
 
 
 def test_a_search_finds_words_in_drafts_and_not_patterns(snapshot: Snapshot) -> None:
     run = data.runs(snapshot, SUITE).query("system == 'collab'")["run_id"].iloc[0]
-    assert data.sample_page(snapshot, run, None, search="DRAFT 7 ").total == 1
-    assert data.sample_page(snapshot, run, None, search="draft%says").total == 0
+    assert data.find_samples(snapshot, run, None, search="DRAFT 7 ").numbers == [7]
+    assert data.find_samples(snapshot, run, None, search="draft%says").numbers == []
 
 
 def test_without_anything_to_compare_samples_are_still_shown(snapshot: Snapshot) -> None:
     run = data.runs(snapshot, SUITE)["run_id"].iloc[0]
-    page = data.sample_page(snapshot, run, None)
-    assert page.counts == {"not compared": boards.QUESTIONS}
+    assert data.find_samples(snapshot, run, None).counts == {"not compared": boards.QUESTIONS}
 
 
 def test_checkpoints_have_the_gates_verdict(snapshot: Snapshot) -> None:
@@ -162,20 +176,38 @@ def test_checkpoints_have_the_gates_verdict(snapshot: Snapshot) -> None:
     found = data.history(snapshot, SUITE, tuned, "medical")
     assert list(found["verdict"]) == ["regressed", "first"]
     assert list(found["current"]) == [True, False]
-    longest = data.most_checkpoints(snapshot, SUITE)
-    assert longest is not None and longest["entry"] == tuned
+    newest = data.newest(snapshot, SUITE)
+    assert newest["entry"].iloc[0] == tuned and newest["difference"].iloc[0] < 0
+    assert newest["checkpoints"].max() == 2 and len(newest) == 16
 
 
 def test_the_comparison_equals_what_was_published(snapshot: Snapshot) -> None:
     tuned = entry(snapshot, "collab-tuned: weak-small + strong")
     strong = entry(snapshot, "strong")
-    found = comparison.table(comparison.compare_entries(snapshot, SUITE, tuned, strong, 0.02))
+    runs = data.runs(snapshot, SUITE).query("current")
+    ours, theirs = (runs[runs["entry"] == each] for each in (tuned, strong))
+    found = comparison.compare(snapshot, ours, theirs, 0.02)
     published = data.entries(snapshot, SUITE, POOLED).set_index("entry").loc[tuned]
     pooled = found.set_index("domain").loc[POOLED]
     assert pooled["difference"] == pytest.approx(published["over_strong"])
     assert pooled["low"] == pytest.approx(published["over_strong_low"])
     assert pooled["helped"] == published["helped"]
     assert pooled["verdict"] == published["over_strong_verdict"]
+
+
+def test_a_snapshot_is_read_from_a_web_server(path: Path) -> None:
+    serve = partial(SimpleHTTPRequestHandler, directory=str(path.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = Board(f"http://127.0.0.1:{server.server_port}/{path.name}").current()
+        server.shutdown()
+    assert found is not None and data.suites(found) == [SUITE]
+
+
+def test_a_model_is_known_by_its_card_whatever_comes_before_its_name() -> None:
+    assert cards.card("meta-llama/Meta-Llama-3-8B")["billions"] == pytest.approx(8.03)
+    assert "behind an API" in cards.facts("openai/GPT-4")
+    assert cards.facts("weak-64") == ""
 
 
 # --- words ----------------------------------------------------------------------------------------
@@ -188,10 +220,12 @@ def test_the_answer_names_the_best_pairing_its_gain_and_the_cheapest(snapshot: S
     assert "+0.450" in said
     entries["tokens"] = [float(i) for i in range(len(entries))][::-1]
     said = answers.which_to_take(entries, "tokens", 0.5)
-    assert answers.cheapest(entries, "tokens", 0.5) is not None
     assert (
-        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per sample (the best: "
-        in said
+        "the cheapest is <b>collab: weak-small + strong</b>: 0.500 at 4 tokens per sample" in said
+    )
+    entries["tie_group"] = 1
+    assert "It is tied with 3 others; the cheapest of these is" in answers.which_to_take(
+        entries, "tokens", 0.0
     )
 
 

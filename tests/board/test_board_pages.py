@@ -14,20 +14,12 @@ from tests import boards
 from tests.conftest import ROOT
 
 APP = ROOT / "leaderboard" / "app.py"
-TITLES = {
-    "overview": "Which pairing should I take?",
-    "pairings": "Which weak model goes with which strong one?",
-    "compare": "Is it better, and where?",
-    "samples": "What happened on a sample?",
-    "regressions": "Did a checkpoint get worse?",
-    "training": "What did the training do?",
-    "methods": "How is each number made?",
-    "sql": "Ask the snapshot yourself",
-}
+TITLES = {page.name: page.question for page in ui.PAGES}
 STORES: dict[str, Callable[[Path], Path]] = {
     "empty": boards.empty,
     "full": boards.full,
     "broken": boards.broken,
+    "known": boards.known,
     "no-texts": lambda folder: boards.full(folder, texts=False),
 }
 
@@ -50,7 +42,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 def visit(published: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Open:
     """Open a page of a snapshot, with query parameters."""
 
-    def run(store: str, page: str, /, **parameters: str) -> AppTest:
+    def run(store: str, page: str, /, **parameters: str | list[str]) -> AppTest:
         monkeypatch.setenv("COWEST_BOARD", str(published(store)))
         app = AppTest.from_file(str(APP), default_timeout=60)
         if page != "overview":  # the default page
@@ -99,12 +91,12 @@ def test_pages_say_what_to_type_where_there_is_no_snapshot(
 
 @pytest.mark.parametrize("page", TITLES)
 def test_names_and_texts_of_others_are_never_markup(visit: Open, page: str) -> None:
-    app = visit("broken", page, all="true")
+    app = visit("broken", page, all="yes")
     assert not app.exception
     for element in (*app.markdown, *app.caption, *app.info, *app.warning):
         assert "evil.example" not in element.value
     for html in app.get("html"):
-        assert "<script" not in html.proto.body
+        assert html.proto.unsafe_allow_javascript == ("<script" in html.proto.body)
         assert "<img" not in html.proto.body
 
 
@@ -116,31 +108,105 @@ def test_the_first_page_says_which_pairing_to_take(visit: Open) -> None:
 
 def test_the_domain_of_a_shared_link_is_chosen(visit: Open) -> None:
     app = visit("full", "overview", domain="medical", margin="0.1")
-    assert app.selectbox(key="domain").value == "medical"
-    assert app.number_input(key="margin").value == pytest.approx(0.1)
+    assert app.selectbox(key="overview:domain").value == "medical"
+    assert app.number_input(key="overview:margin").value == pytest.approx(0.1)
 
 
 def test_a_link_to_what_is_no_longer_there_shows_the_default(visit: Open) -> None:
     app = visit("full", "compare", candidate="gone", baseline="gone", domain="gone")
     assert not app.exception
-    assert app.selectbox(key="baseline").value == "strong"
+    assert app.selectbox(key="compare:baseline").value == "strong"
+    assert sum("“gone” is not here" in html.proto.body for html in app.get("html")) == 3
 
 
 def test_controls_are_shown_when_asked_for(visit: Open) -> None:
-    def entries(app: AppTest) -> list[str]:
-        return [*app.dataframe[0].value["entry"]]
+    control = "collab: weak-small + strong (shuffled)"
+    assert control not in entries(visit("full", "overview"))
+    assert control in entries(visit("full", "overview", all="yes"))
 
-    assert "collab: weak-small + strong (shuffled)" not in entries(visit("full", "overview"))
-    assert "collab: weak-small + strong (shuffled)" in entries(
-        visit("full", "overview", all="true")
-    )
+
+def entries(app: AppTest) -> list[str]:
+    return [*app.dataframe[0].value["entry"]]
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        ({"weak": "weak-small"}, 3),
+        ({"strong": "strong"}, 5),
+        ({"search": "COLLAB-tuned"}, 2),
+        ({"weak": "weak-large", "search": "tuned"}, 1),
+    ],
+)
+def test_filters_leave_what_they_say(visit: Open, filters: dict[str, str], left: int) -> None:
+    shown = entries(visit("full", "overview", **filters))
+    assert len(shown) == left < len(entries(visit("full", "overview")))
+
+
+@pytest.mark.parametrize(
+    "filters", [{"weights": "API"}, {"weights": "API", "billions": "7", "most": "1"}]
+)
+def test_a_filter_that_leaves_nothing_says_so(visit: Open, filters: dict[str, str]) -> None:
+    app = visit("full", "overview", **filters)
+    assert not app.exception
+    assert any("No entry matches" in info.value for info in app.info)
+
+
+@pytest.mark.parametrize(
+    ("filters", "left"),
+    [
+        ({"weights": "API"}, {"collab: Qwen/Qwen2.5-0.5B + gpt-4", "collab: org/unknown + gpt-4"}),
+        ({"weights": "open", "billions": "1"}, {"collab: Qwen/Qwen2.5-0.5B + Meta-Llama-3-8B"}),
+    ],
+)
+def test_models_are_filtered_by_their_cards(
+    visit: Open, filters: dict[str, str], left: set[str]
+) -> None:
+    app = visit("known", "overview", **filters)
+    assert {*entries(app)} == left
+    assert "0.49 billion parameters, open weights, licence Apache-2.0" in words(app)
+
+
+def test_a_page_that_ends_early_keeps_what_its_address_asks_for(visit: Open) -> None:
+    app = visit("full", "overview", weights="API", entry="strong")
+    app.number_input(key="overview:margin").set_value(0.1).run()
+    assert app.query_params["entry"] == "strong" and app.query_params["margin"] == "0.1"
+
+
+def test_what_an_address_names_twice_is_taken_once(visit: Open) -> None:
+    app = visit("full", "compare", more=["weak-large"] * 30)
+    assert not app.exception
+    assert app.multiselect(key="compare:more").value == ["weak-large"]
+
+
+def test_pooled_scores_stand_beside_those_of_the_domains(visit: Open) -> None:
+    table = visit("full", "overview").dataframe[0].value
+    assert {"in ethics", "in medical"} <= {*table.columns}
+    assert "in ethics" not in visit("full", "overview", domain="ethics").dataframe[0].value
+    assert table["rank"].dtype.kind in "iuf"  # sorts as a number
+
+
+def test_a_gain_that_is_not_significant_is_not_called_one(visit: Open) -> None:
+    app = visit("full", "pairings")
+    table = app.dataframe[0].value
+    uncertain = table[[not p.startswith("<") and float(p) > 0.05 for p in table["p (Holm)"]]]
+    assert "improved" not in {*uncertain["verdict"]}
+
+
+def test_several_entries_are_compared_side_by_side(visit: Open) -> None:
+    app = visit("full", "compare", baseline="strong", more="weak-large")
+    table = app.dataframe[1].value
+    assert [*table["entry"]] == ["collab-tuned: weak-small + strong", "weak-large", "strong"]
+    assert table["in pooled"].tolist() == pytest.approx([0.7, 0.4, 0.25])
 
 
 def test_what_dpo_fixed_is_a_link_that_names_its_filters(visit: Open) -> None:
     app = visit("full", "overview")
     links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
-    assert "show=helped" in links["What DPO fixed"]
-    assert "against=collab%3A+weak-small" in links["What DPO fixed"]
+    for domain in ("ethics", "medical"):
+        link = links[f"What DPO fixed in {domain}"]
+        assert "show=helped" in link and f"domain={domain}" in link
+        assert "against=collab%3A+weak-small" in link
 
 
 def test_what_dpo_fixed_shows_those_questions_and_their_drafts(visit: Open) -> None:
@@ -173,13 +239,16 @@ def test_without_texts_samples_say_so(visit: Open) -> None:
 
 def test_a_page_beyond_the_last_says_so(visit: Open) -> None:
     app = visit("full", "samples", page="99")
-    assert any("page 1" in info.value for info in app.info)
+    assert "“99” is not here" in words(app)
+    assert app.number_input(key="samples:page").value == 3
 
 
 def test_an_error_is_shown_as_an_error(visit: Open) -> None:
     app = visit("broken", "samples", show="error")
-    of_strangers = next(o for o in app.selectbox(key="entry").options if o.startswith("collab: "))
-    app.selectbox(key="entry").select(of_strangers).run()
+    of_strangers = next(
+        o for o in app.selectbox(key="samples:entry").options if o.startswith("collab: ")
+    )
+    app.selectbox(key="samples:entry").select(of_strangers).run()
     assert {*app.dataframe[0].value["state"]} == {"error"}
     assert len(app.dataframe[0].value) == 2
 

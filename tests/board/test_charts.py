@@ -78,7 +78,7 @@ EVERY: dict[str, tuple[Callable[..., charts.Picture], pd.DataFrame, tuple[Any, .
     "pareto": (charts.pareto, ENTRIES, (SYSTEMS, "tokens", "tokens")),
     "heatmap": (charts.heatmap, PAIRINGS, (0.3,)),
     "forest": (charts.forest, DIFFERENCES, (0.02,)),
-    "history": (charts.history, HISTORY, ()),
+    "history": (charts.history, HISTORY, (0.02,)),
     "influence": (training_charts.influence, DELTAS, ("metric",)),
     "curves": (training_charts.curves, STEPS, ("log-probability", 20)),
     "lengths": (training_charts.draft_lengths, LENGTHS, (SYSTEMS,)),
