@@ -76,7 +76,7 @@ def complete(step: Evaluate, lab: Local, only: Collection[int] | None = None) ->
             seconds=time.monotonic() - started + (before.seconds if before else 0.0),
             log=f"logs/{folder}",
         )
-        write_transcript(journal.path.with_name(f"{step.id}.eval"), run, step, rows, journal)
+        write_transcript(journal.path.parent, run, step, rows, journal)
         run = lab.results.write(run, rows)
         if run.n_scored == run.n_total:
             journal.path.unlink()

@@ -279,8 +279,8 @@ class Evaluate(Step):
 
     def metrics(self, rows: Iterable[SampleScore], results: Results) -> dict[str, float]:
         """All metrics over the split as lm-eval aggregates them; with several epochs, of the first."""
-        first = [json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics]
-        return self.task.aggregate(first) if first else {}
+        first = (json.loads(row.metrics) for row in rows if row.epoch == 1 and row.metrics)
+        return self.task.aggregate(first)
 
     def record(self, results: Results) -> dict[str, Any]:
         """What its ``Run`` says of it."""

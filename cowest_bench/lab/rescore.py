@@ -59,7 +59,7 @@ def scored_again(results: Results, run: Run, task: Task) -> Rescored:
     before = results.samples(run)
     after = [row_scored_again(row, task) for row in before]
     scores = [row.score for row in after if row.score is not None]
-    first = [json.loads(row.metrics) for row in after if row.epoch == 1 and row.metrics]
+    first = (json.loads(row.metrics) for row in after if row.epoch == 1 and row.metrics)
     changed = run.model_copy(
         update={
             "score_id": task.score_id,
@@ -69,7 +69,7 @@ def scored_again(results: Results, run: Run, task: Task) -> Rescored:
             "suite": task.meta.suite,
             "n_scored": len(scores),
             "score": sum(scores) / len(scores) if scores else None,
-            "metrics": task.aggregate(first) if first else {},
+            "metrics": task.aggregate(first),
             "versions": run.versions | {"lm-eval": version("lm-eval")},
         }
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
+from itertools import chain, count, islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
@@ -26,50 +28,73 @@ from inspect_ai.log import (
 from inspect_ai.model import GenerateConfig, ModelOutput, ModelUsage
 from inspect_ai.scorer import Score
 
-from cowest_bench.lab.journal import Journal
+from cowest_bench.lab.journal import Answer, Journal
 from cowest_bench.lab.samples import conversation
 from cowest_bench.store import Run, SampleScore
 from cowest_bench.store.files import replaced
+
+SAMPLES_TOGETHER = 20_000  # in one file, whose directory is in memory while it is written
 
 if TYPE_CHECKING:
     from cowest_bench.lab.evaluate import Evaluate, Rows
     from cowest_bench.systems.turn import Call
 
 
-def write_transcript(path: Path, run: Run, step: Evaluate, rows: Rows, journal: Journal) -> None:
-    """Write the log of a run from its journal, one sample at a time.
+def write_transcript(folder: Path, run: Run, step: Evaluate, rows: Rows, journal: Journal) -> None:
+    """Write the log of a run from its journal, one sample at a time, and a further file for every 20,000.
 
     Raises:
         OSError: If it cannot be written.
     """
-    spec, plan = _spec(run), EvalPlan(steps=[EvalPlanStep(solver=run.system)])
-    with replaced(path) as temporary, ZipFile(temporary, "w", ZIP_DEFLATED, compresslevel=1) as log:
+    finished = journal.finished()
+    for number in count(1):
+        batch = islice(finished, SAMPLES_TOGETHER)
+        first = next(batch, None)
+        if first is None and number > 1:
+            return
+        name = f"{step.id}.eval" if number == 1 else f"{step.id}-{number}.eval"
+        _write_file(folder / name, run, rows, chain([first] if first else [], batch))
+
+
+def _write_file(
+    path: Path, run: Run, rows: Rows, finished: Iterable[tuple[Answer, list[Call], object]]
+) -> None:
+    plan = EvalPlan(steps=[EvalPlanStep(solver=run.system)])
+    ids = dict[int | str, None]()
+    with (
+        replaced(path) as temporary,
+        ZipFile(temporary, "w", ZIP_DEFLATED, compresslevel=1) as log,
+        TemporaryFile() as summaries,
+    ):
+        for answer, calls, _ in finished:
+            row = rows.get(answer)
+            assert row is not None  # the journal has it
+            sample = _sample(row, calls)
+            name = f"samples/{sample.id}_epoch_{sample.epoch}.json"
+            log.writestr(name, sample.model_dump_json(exclude_none=True))
+            summaries.write(b"," if ids else b"[")
+            summaries.write(sample.summary().model_dump_json(exclude_none=True).encode())
+            ids[sample.id] = None
+        summaries.write(b"]" if ids else b"[]")
+        summaries.seek(0)
+        with log.open("summaries.json", "w") as member:
+            shutil.copyfileobj(summaries, member)
+        spec = _spec(run, sorted(ids, key=int))
         start = {"version": 2, "eval": spec.model_dump(mode="json"), "plan": plan.model_dump()}
         log.writestr("_journal/start.json", json.dumps(start))
-        with TemporaryFile() as summaries:
-            for number, (answer, calls, _) in enumerate(journal.finished()):
-                row = rows.get(answer)
-                assert row is not None  # the journal has it
-                sample = _sample(row, calls)
-                name = f"samples/{sample.id}_epoch_{sample.epoch}.json"
-                log.writestr(name, sample.model_dump_json(exclude_none=True))
-                summaries.write(b"," if number else b"[")
-                summaries.write(sample.summary().model_dump_json(exclude_none=True).encode())
-            summaries.write(b"]" if summaries.tell() else b"[]")
-            summaries.seek(0)
-            with log.open("summaries.json", "w") as member:
-                shutil.copyfileobj(summaries, member)
         header = EvalLog(status="success", eval=spec, plan=plan, results=_results(run))
         log.writestr("header.json", header.model_dump_json(exclude_none=True))
 
 
-def _spec(run: Run) -> EvalSpec:
+def _spec(run: Run, ids: list[int | str]) -> EvalSpec:
     return EvalSpec(
         created=run.created.isoformat(timespec="seconds"),
         task=run.task,
         task_id=run.run_id,
         run_id=run.run_id,
-        dataset=EvalDataset(name=f"{run.task} {run.split}", samples=run.n_total // run.epochs),
+        dataset=EvalDataset(
+            name=f"{run.task} {run.split}", samples=len(ids), sample_ids=ids, shuffled=False
+        ),
         model=" + ".join(spec.name for spec in run.models.values()),
         config=EvalConfig(epochs=run.epochs),
         metadata={"run_id": run.run_id, "system": run.system},

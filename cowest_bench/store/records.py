@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache
@@ -23,9 +24,31 @@ NOT_ASKED = "not asked yet"  # the error of an answer that was left for later on
 
 
 def content_hash(content: Any) -> str:
-    """Twelve hex digits that are the same for the same content (anything JSON can hold)."""
-    text = json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    """Twelve hex digits that are the same for the same content (anything JSON can hold).
+
+    An iterator stands for the list of what it yields, which is then never in memory as a whole: the
+    content itself, or an element of it.
+    """
+    digest = hashlib.sha256()
+    for text in _json_texts(content):
+        digest.update(text.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:12]
+
+
+def _json_texts(content: Any) -> Iterator[str]:
+    """The JSON of content, in parts."""
+    is_list = isinstance(content, list)
+    if not isinstance(content, Iterator) and not (
+        is_list and any(isinstance(e, Iterator) for e in content)
+    ):
+        yield json.dumps(content, sort_keys=True, default=str, ensure_ascii=False)
+        return
+    before = "["
+    for each in content:
+        yield before
+        yield from _json_texts(each)
+        before = ", "
+    yield "]" if before == ", " else "[]"
 
 
 @dataclass(frozen=True, slots=True)

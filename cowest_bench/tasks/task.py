@@ -12,11 +12,14 @@ import contextlib
 import inspect
 import io
 import json
+import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -130,6 +133,33 @@ class TaskSample(BaseModel):
     cluster: str | None
 
 
+class _Filed(Sequence[TaskSample]):
+    """Samples in a temporary file."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115 (closed when nobody has it any more)
+        self._ends = array("Q", [0])
+
+    def append(self, sample: TaskSample) -> None:
+        self._file.write(json.dumps(sample.model_dump()).encode())
+        self._ends.append(self._file.tell())
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, at: int) -> TaskSample: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[TaskSample]: ...
+    def __getitem__(self, at: int | slice) -> TaskSample | list[TaskSample]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        number = range(len(self))[at]  # an IndexError if there is none
+        start, end = self._ends[number : number + 2]
+        self._file.flush()
+        return TaskSample(**json.loads(os.pread(self._file.fileno(), end - start, start)))
+
+
 class Task:
     """A task on one split, as lm-eval loads it.
 
@@ -213,17 +243,17 @@ class Task:
         return partial(load_task, self.name, self.split, **self.options), ()
 
     @cached_property
-    def samples(self) -> list[TaskSample]:
-        """The samples of the split, in the order of its rows.
+    def samples(self) -> Sequence[TaskSample]:
+        """The samples of the split, in the order of its rows; they lie in a file, not in memory.
 
         All are built at once, because one generator draws the few-shot examples of all.
         """
-        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
-            self.lm.build_all_requests(
-                rank=0, world_size=1, limit=self.limit, chat_template=chat_as_json, **self._turns
-            )
-        built = []
-        for instance in self.lm.instances:
+        built = _Filed()
+        construct = self.lm.construct_requests
+
+        def keep(*args: Any, **kwargs: Any) -> None:
+            """Takes each request as it is made; lm-eval would hold all of them."""
+            instance = construct(*args, **kwargs)
             gold = self.lm.doc_to_target(instance.doc)
             cluster = self.meta.cluster and self.render(self.meta.cluster, instance.doc).strip()
             sample = TaskSample(
@@ -233,9 +263,22 @@ class Task:
                 accepted=tuple(map(_text, gold if isinstance(gold, list) else [gold])),
                 cluster=None if cluster in ("", "None") else cluster,  # without one: on its own
             )
+            self._generation = dict(instance.args[1])
             built.append(sample)
-        self._generation = dict(self.lm.instances[0].args[1])
-        self.lm._instances = None  # a second copy of every row
+
+        self.lm.construct_requests = keep
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for each split
+                self.lm.build_all_requests(
+                    rank=0,
+                    world_size=1,
+                    limit=self.limit,
+                    chat_template=chat_as_json,
+                    **self._turns,
+                )
+        finally:
+            del self.lm.construct_requests
+            self.lm._instances = None
         return built
 
     def prompts(self, format: str) -> Prompts:
@@ -311,6 +354,8 @@ class Task:
             for key, value in row.items():
                 metric, _, name = key.rpartition(",")
                 raw.setdefault((metric, name), []).append(value)
+        if not raw:
+            return {}
         metrics, _ = _compute_task_aggregations(self.lm, raw)
         for (metric, name), items in raw.items():
             bootstrapped = STDERR.get(self.lm.aggregation().get(metric))
@@ -332,18 +377,18 @@ class Task:
     @cached_property
     def questions_id(self) -> str:
         """Hash of everything that models are given: conversations, generation settings, repeats."""
-        asked = [(sample.id, sample.messages) for sample in self.samples]
+        asked = ((sample.id, sample.messages) for sample in self.samples)
         return content_hash([asked, self.generation, self.repeats, self.plain])
 
     @cached_property
     def gold_id(self) -> str:
         """Hash of the accepted answers, which only scorers see."""
-        return content_hash([(sample.id, sample.accepted) for sample in self.samples])
+        return content_hash((sample.id, sample.accepted) for sample in self.samples)
 
     @cached_property
     def data_id(self) -> str:
         """Hash of samples, gold and settings; runs that share it can be compared."""
-        content = [sample.model_dump(exclude={"accepted"}) for sample in self.samples]
+        content = (sample.model_dump(exclude={"accepted"}) for sample in self.samples)
         known = [self.meta.version, self.generation, self.meta.primary, content, self.plain]
         return content_hash(known)
 
@@ -356,7 +401,7 @@ class Task:
         config = self.lm.config
         return {
             "gold": self.gold_id,
-            "clusters": content_hash([(each.id, each.cluster) for each in self.samples]),
+            "clusters": content_hash((each.id, each.cluster) for each in self.samples),
             "filters": _config_as_json(config.filter_list),
             "metrics": _config_as_json(config.metric_list),
             "process_results": _config_as_json(config.process_results),

@@ -231,7 +231,7 @@ def hostile(canary: tuple[str, list[str]], tmp_path_factory: pytest.TempPathFact
         path = results.runs / f"{run.run_id}.json"
         prompts = dict(zip(short, texts, strict=False))
         identity = run.identity | {"drafts": {"prompts": prompts, name: name}}
-        path.write_text(run.model_copy(update={"identity": identity}).model_dump_json())
+        path.write_text(run.model_copy(update={"identity": identity, "seal": ""}).model_dump_json())
     blessed = results.root / "baselines"
     blessed.mkdir()
     scored = [baseline.scored(results, run) for run in made[:6]]
