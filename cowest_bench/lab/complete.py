@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,12 +121,7 @@ def _ask(
             pool.submit(_ask_share, step, lab.results, limits, specs, part, missing[number::size])
             for number, part in enumerate(parts)
         ]
-        try:
-            stopped = [share.result() for share in shares]
-        except BaseException:
-            for worker in active_children():  # they finish what is in flight
-                worker.terminate()
-            raise
+        stopped = [share.result() for share in shares]
     for part in parts:
         journal.absorb(part)
     return next(filter(None, stopped), None)

@@ -90,7 +90,12 @@ def processes(
     try:
         with _Pool(size, context, _start, (log, os.getpid(), events)) as pool:
             pool.variables = {**_QUIET, "OMP_NUM_THREADS": str(threads), **(environment or {})}
-            yield pool
+            try:
+                yield pool
+            except BaseException:  # an evaluation finishes the calls in flight, a training ends
+                for worker in multiprocessing.active_children():
+                    worker.terminate()
+                raise
     finally:
         events.put(None)
         listener.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -71,6 +72,11 @@ def fails_late(seconds: float, who: str) -> None:
     raise ModelError("no such model")
 
 
+def works_long(folder: Path) -> None:
+    (folder / "begun").touch()
+    time.sleep(3600)
+
+
 def killed(who: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -115,6 +121,16 @@ def test_a_worker_that_is_told_to_end_ends_it_all(tmp_path: Path) -> None:
         do_jobs(jobs, 1, threads=1, log=tmp_path / "log")
     assert ended.value.exit_code == 143
     assert not (tmp_path / "worked").exists()
+
+
+def test_workers_end_when_their_parent_is_told_to(tmp_path: Path) -> None:
+    """SIGTERM reaches the parent alone."""
+    with pytest.raises(KeyboardInterrupt), processes(1, threads=1, log=tmp_path / "log") as pool:
+        pool.submit(works_long, tmp_path)
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("restart", [True, False])
