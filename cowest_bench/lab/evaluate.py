@@ -17,7 +17,7 @@ from cowest_bench.lab.step import Models, Step, contents, model_id, opened, orig
 from cowest_bench.models import engine_versions, require_usable
 from cowest_bench.store import NOT_ASKED, Results, Run, SampleScore
 from cowest_bench.systems import System
-from cowest_bench.systems.turn import Ask, Turn, said
+from cowest_bench.systems.turn import Ask, Turn
 from cowest_bench.tasks import Task
 from cowest_bench.tasks.prompts import FORMATS, Prompts
 from cowest_bench.tasks.task import TaskSample
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inspect_ai.model import Model
 
     from cowest_bench.lab.local import Local
+    from cowest_bench.models.local import HFLMProvider
 
 
 class Rows(Protocol):
@@ -212,6 +213,7 @@ class Evaluate(Step):
     def answering(self, results: Results, models: Mapping[Role, Model]) -> Answering:
         """What answers and scores; it returns a row with an error where there is no answer."""
         from cowest_bench.lab.samples import conversation, settings
+        from cowest_bench.lab.scorers import gold_logprob
 
         task, formats = self.task, (self.asking.format,) if self.system.interaction else ()
         told = settings(task.meta, task.generation, task.repeats, formats)
@@ -236,30 +238,15 @@ class Evaluate(Step):
                     replace(row, output=completions[-1], completions=several), task
                 )
                 if self.graded:
-                    row = replace(row, gold_logprob=await self._gold_logprob(models, turn, row))
+                    strong = cast("HFLMProvider", models["strong"].api)
+                    prefix, gold = str(task.meta.answer_prefix), task.samples[of[0]].accepted[0]
+                    found = await gold_logprob(strong, turn.asked, completions[-1], prefix, gold)
+                    row = replace(row, gold_logprob=found)
             except ModelError as error:
                 return replace(row, error=str(error))
             return row
 
         return answer
-
-    async def _gold_logprob(
-        self, models: Mapping[Role, Model], turn: Turn, row: SampleScore
-    ) -> float:
-        """How probable the gold answer was (nats) where the strong model gave its own.
-
-        Of several accepted answers, the first. The strong model's text is cut behind the last
-        ``answer_prefix`` (such as ``answer :``), so the value is graded by the reasoning that it wrote
-        itself.
-        """
-        from cowest_bench.models.local import HFLMProvider, is_plain
-
-        prefix, output = str(self.task.meta.answer_prefix), row.output or ""
-        before, found, _ = output.rpartition(prefix)
-        start = before + found if found else f"{output} {prefix}"
-        gold = self.task.samples[row.sample_id].accepted[0]
-        strong = cast(HFLMProvider, models["strong"].api)
-        return await strong.logprob(said(turn.asked), start, f" {gold}", plain=is_plain(turn.asked))
 
     # --- what is recorded ---
 

@@ -48,9 +48,9 @@ def settings(
     }
 
 
-def inspect_samples(task: Task, formats: Collection[str] | None = None) -> list[Sample]:
-    """The samples of a task's split, with their accepted answers; ``formats`` as for ``settings``."""
-    common = settings(task.meta, task.generation, task.repeats, formats)
+def inspect_samples(task: Task) -> list[Sample]:
+    """The samples of a task's split, with their accepted answers."""
+    common = settings(task.meta, task.generation, task.repeats)
     return [
         Sample(
             id=sample.id,

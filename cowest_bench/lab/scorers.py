@@ -1,24 +1,24 @@
-"""Scores, as Inspect scorers: the task's own metrics, and the gold answer's log-probability.
-
-Scorers are the only code that sees a sample's gold answer. Their arguments are names, since Inspect
-writes them into the log of every sample.
-"""
+"""Scores: the task's own metrics as an Inspect scorer, and the gold answer's log-probability."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from inspect_ai.model import get_model
+from inspect_ai.model import ChatMessage
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
-from cowest_bench.models.local import is_plain
+from cowest_bench.models.local import HFLMProvider, is_plain
+from cowest_bench.systems.turn import said
 from cowest_bench.tasks import Split, load_task
 
 
 @scorer(metrics=[mean()])
 def task_metric(task: str, split: Split, options: dict[str, Any]) -> Scorer:
-    """The task's own metrics by lm-eval's code; the value is the primary one."""
+    """The task's own metrics by lm-eval's code; the value is the primary one.
+
+    The arguments are names, since Inspect writes them into the log of every sample.
+    """
 
     async def score(state: TaskState, target: Target) -> Score:
         loaded = load_task(task, split, **options)
@@ -30,24 +30,19 @@ def task_metric(task: str, split: Split, options: dict[str, Any]) -> Scorer:
     return score
 
 
-@scorer(metrics=[mean()])
-def gold_logprob(prefix: str) -> Scorer:
+async def gold_logprob(
+    strong: HFLMProvider, asked: list[ChatMessage], output: str, prefix: str, gold: str
+) -> float:
     """How probable the gold answer was (nats) where the strong model gave its own.
 
-    Of several accepted answers, the first.
-
-    The strong model's text is cut behind the last ``prefix`` (such as ``answer :``), so the value is
-    graded by the reasoning that it wrote itself. Only local models give it.
+    Args:
+        strong: The model; only local ones give it.
+        asked: The conversation that the strong model answered.
+        output: Its answer, which is cut behind the last ``prefix``: so the value is graded by the reasoning
+            that it wrote itself.
+        prefix: What it writes before an answer, such as ``answer :``.
+        gold: The gold answer; of several accepted ones, the first.
     """
-
-    async def score(state: TaskState, target: Target) -> Score:
-        strong = get_model(role="strong", required=True).api
-        before, found, _ = state.output.completion.rpartition(prefix)
-        start = before + found if found else f"{state.output.completion} {prefix}"
-        messages = [{"role": message.role, "content": message.text} for message in state.messages]
-        value = await strong.logprob(  # type: ignore[attr-defined]
-            messages, start, f" {target[0]}", plain=is_plain(state.messages)
-        )
-        return Score(value=value)
-
-    return score
+    before, found, _ = output.rpartition(prefix)
+    start = before + found if found else f"{output} {prefix}"
+    return await strong.logprob(said(asked), start, f" {gold}", plain=is_plain(asked))

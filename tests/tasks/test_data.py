@@ -11,14 +11,12 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspect_ai.model import ModelAPI, ModelOutput, ModelUsage, modelapi
-from inspect_ai.scorer import Target
 
 from cowest_bench.config import ModelSpec
 from cowest_bench.errors import TaskError
@@ -339,9 +337,7 @@ def test_the_prompts_of_the_chosen_format_are_what_models_see(folder: Path) -> N
     ]
 
 
-def test_the_gold_log_probability_is_of_the_first_accepted_answer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_gold_log_probability_is_taken_behind_the_answers_own_reasoning() -> None:
     asked = []
 
     class Strong:
@@ -351,12 +347,11 @@ def test_the_gold_log_probability_is_of_the_first_accepted_answer(
             asked.append((start, target))
             return -1.5
 
-    monkeypatch.setattr(scorers, "get_model", lambda **_: SimpleNamespace(api=Strong()))
-    output = SimpleNamespace(completion="It sank.\nAnswer: Riga")
-    state: Any = SimpleNamespace(output=output, messages=[])
-    scored = asyncio.run(scorers.gold_logprob("Answer:")(state, Target(["Oslo", "The port"])))
-    assert scored is not None and scored.as_float() == -1.5
-    assert asked == [("It sank.\nAnswer:", " Oslo")]
+    strong: Any = Strong()
+    for output in ("It sank.\nAnswer: Riga", "It sank."):
+        found = asyncio.run(scorers.gold_logprob(strong, [], output, "Answer:", "Oslo"))
+        assert found == -1.5
+    assert asked == [("It sank.\nAnswer:", " Oslo"), ("It sank. Answer:", " Oslo")]
 
 
 # --- clusters -------------------------------------------------------------------------------------
