@@ -302,10 +302,8 @@ class Task:
         return self._generation
 
     def render(self, template: str, doc: Mapping[str, Any]) -> str:
-        """Fill in a template of the task file with a row's fields."""
-        from lm_eval.utils import env
-
-        return str(env.from_string(template).render(**doc))
+        """Fill in a template of the task file's metadata with a row's fields; it can run no code."""
+        return str(_template(template).render(**doc))
 
     def score(self, doc_id: int, completions: list[str]) -> tuple[dict[str, Any], str]:
         """Filter and score the ``repeats`` answers to a sample, with lm-eval's own code.
@@ -491,6 +489,18 @@ def describe_task(task: Task) -> dict[str, tuple[int, dict[str, float]]]:
         shares = {gold: count / len(docs) for gold, count in counts.most_common()}
         described[split] = len(docs), shares if 1 < len(shares) <= 10 else {}
     return described
+
+
+@lru_cache(maxsize=1024)
+def _template(text: str) -> Any:
+    """A template as lm-eval reads it, in Jinja's sandbox."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval.utils import env
+
+    sandbox = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    sandbox.filters |= env.filters
+    return sandbox.from_string(text)
 
 
 _JSON_MARK = "\x02messages\x03"  # no text begins with it

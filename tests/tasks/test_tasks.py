@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2.exceptions import SecurityError
 
 from cowest_bench.errors import ConfigError, TaskError
 from cowest_bench.plan import Plan, planned
@@ -141,3 +142,10 @@ def test_task_files_do_not_say_pocket_outside_their_folder() -> None:
     special = [path.name for path in package.glob("*.py") if "pocket" in path.read_text()]
     assert special == []
     assert all("pocket" in str(path) for path in list_tasks(tasks_folder() / "pocket").values())
+
+
+def test_templates_of_the_metadata_run_no_code() -> None:
+    task = load_task("cowest_pocket_medical", seed=3, limit=1)
+    assert task.render("{{ x }}!", {"x": "a"}) == "a!"
+    with pytest.raises(SecurityError):
+        task.render("{{ x.__class__.__mro__ }}", {"x": "a"})
