@@ -205,7 +205,14 @@ def show_forecast(forecasts: list[Forecast], rate: float, split: str, form: str)
 def progress_bars() -> Iterator[Callable[[str, str, int, int], None]]:
     """A bar for each domain on standard error; lines where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -223,6 +230,8 @@ def progress_bars() -> Iterator[Callable[[str, str, int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
     ) as bars:

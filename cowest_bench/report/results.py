@@ -19,7 +19,7 @@ from cowest_bench.analysis.contrasts import Items
 from cowest_bench.errors import RecordError, printable
 from cowest_bench.report import tables
 from cowest_bench.report.tables import Record, Report, Row, Show
-from cowest_bench.store import NOT_ASKED, Results, Run
+from cowest_bench.store import NOT_ASKED, Results, Run, content_hash
 from cowest_bench.store.cards import card_of, number
 from cowest_bench.store.comparison import StoredItems
 from cowest_bench.store.records import Entry
@@ -56,6 +56,10 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
     stored = sorted(known, key=lambda run: run.run_id in shown)
     installed = {run.system for run in stored} & {*system_names()}
     tuned = {name for name in installed if find_system(name).tuned}
+    before_tuning: dict[str, list[Run]] = defaultdict(list)
+    for run in stored:
+        if run.control is None and run.system not in tuned:
+            before_tuning[_pairing(run)].append(run)
     read, alone, found = StoredItems(results), Singles(stored), []
     for domain, system, run in labelled(runs):
         items = read.of(run)
@@ -66,27 +70,26 @@ def parts(results: Results, runs: Sequence[Run], known: Sequence[Run]) -> list[P
             continue
         if not items:
             continue
-        others = [
-            other
-            for other in stored
-            if run.compared_with
-            and other.run_id != run.run_id
-            and (other.control, other.data, other.format) == (None, run.data, run.format)
-            and other.compared_with == run.compared_with
-            and other.model_ids.get("strong") == run.model_ids.get("strong")
-            and other.system not in tuned
-        ]
+        same = before_tuning[_pairing(run)] if run.compared_with else []
+        others = [other for other in same if other.run_id != run.run_id]
         singles = {name: read.of(alone.of(run, name)) for name in run.compared_with}
         untuned = {other.system: read.of(other) for other in closest_last(run, others)}
         found.append(Part(run, domain, system, items, usage, errors, singles, untuned))
     return found
 
 
+def _pairing(run: Run) -> str:
+    """What a collaboration before tuning has in common with the one after."""
+    return content_hash([run.data, run.format, run.compared_with, run.model_ids.get("strong")])
+
+
 def _usage(results: Results, run: Run) -> tuple[dict[str, int], dict[str, int]]:
     """Calls and tokens by role, and how many answers have no score, by the start of the reason."""
+    import pyarrow.compute as pc
+
     counts = [f"{r}_{w}" for r in ANSWERING for w in ("calls", "input_tokens", "output_tokens")]
     table = results.columns(run, (*counts, "error"))
-    total = {name: sum(filter(None, table[name].to_pylist())) for name in counts}
+    total = {name: pc.sum(table[name]).as_py() or 0 for name in counts}
     usage = {}
     for role in ANSWERING:
         usage[f"{role}_calls"] = total[f"{role}_calls"]
@@ -216,12 +219,12 @@ def labelled(runs: Sequence[Run]) -> Iterator[tuple[str, str, Run]]:
         cell = domains[run.run_id], systems[run.run_id]
         newest[cell] = max(run, newest.get(cell, run), key=lambda run: (run.created, run.run_id))
     ids = {run.run_id for run in runs}
+    starts = Counter(each[:length] for each in ids for length in range(DIGITS, len(each)))
     for run in runs:
         domain, name = domains[run.run_id], systems[run.run_id]
         if newest[domain, name].run_id != run.run_id:
-            starts = (run.run_id[:length] for length in range(DIGITS, len(run.run_id)))
-            unique = (start for start in starts if sum(i.startswith(start) for i in ids) == 1)
-            name = f"{name} {next(unique, run.run_id)}"
+            longer = (run.run_id[:length] for length in range(DIGITS, len(run.run_id)))
+            name = f"{name} {next((each for each in longer if starts[each] == 1), run.run_id)}"
         yield domain, name, run
 
 
