@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, TypeAlias
 
 #: An HTTP status, ``hang``, ``broken`` (JSON), ``reset`` or ``cut`` (connections), ``filtered`` or
-#: ``refused`` (by the endpoint), or a key of ``CHOICE`` or ``USAGE``.
+#: ``refused`` (by the endpoint), a URL to go to instead, or a key of ``CHOICE`` or ``USAGE``.
 Fault: TypeAlias = str | None
 
 #: Answers without an answer: what is changed in an ordinary response.
@@ -135,6 +135,8 @@ class Endpoint:
                     )
                 elif fault == "refused":
                     self._send(400, json.dumps({"error": {"message": f"bad {authorization}"}}))
+                elif fault and fault.startswith("http"):  # sent on to there
+                    self._send(307, "{}", Location=fault)
                 elif fault == "hang":
                     endpoint._released.wait()
                 elif fault == "broken":
@@ -167,9 +169,11 @@ class Endpoint:
                 else:
                     self._send(200, json.dumps(endpoint.complete(request)))
 
-            def _send(self, status: int, text: str) -> None:
+            def _send(self, status: int, text: str, **headers: str) -> None:
                 payload = text.encode()
                 self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(payload)))
                 self.end_headers()

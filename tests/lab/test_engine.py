@@ -136,6 +136,13 @@ def test_a_key_that_is_repeated_as_an_answer_or_a_name_is_not_recorded(
             assert KEY.encode() not in path.read_bytes()
 
 
+def test_an_endpoint_cannot_send_the_key_elsewhere(endpoint: Endpoint, results: Results) -> None:
+    with Endpoint() as other:
+        endpoint.fault = lambda text: f"{other.url}/chat/completions"
+        run = made(stages()["alone"], results)
+    assert (run.n_scored, sum(other.asked.values())) == (0, 0)
+
+
 # --- giving up ------------------------------------------------------------------------------------
 
 
