@@ -117,10 +117,10 @@ def _ask(
     with processes(
         size, threads=1, log=log, progress=lambda _, __, more, ___: progress(more)
     ) as pool:
-        shares = [
-            pool.submit(_ask_share, step, lab.results, limits, specs, part, missing[number::size])
-            for number, part in enumerate(parts)
-        ]
+        shares = []
+        for number, part in enumerate(parts):
+            known = {each: journal.calls(each) for each in missing[number::size]}
+            shares.append(pool.submit(_ask_share, step, lab.results, limits, specs, part, known))
         stopped = [share.result() for share in shares]
     for part in parts:
         journal.absorb(part)
@@ -133,12 +133,13 @@ def _ask_share(
     limits: Limits,
     specs: Mapping[Role, ModelSpec],
     part: Path,
-    missing: list[Answer],
+    known: dict[Answer, list[Call]],
 ) -> RunError | None:
-    """In a worker process: ask for some of the answers, with a journal of its own."""
+    """In a worker process: ask for answers, of which some calls are known, with a journal of its own."""
     journal = Journal(part)
     try:
-        return ask_for(step, Local(results, limits=limits), specs, journal, missing, report)
+        journal.begin_with(known)
+        return ask_for(step, Local(results, limits=limits), specs, journal, [*known], report)
     finally:
         journal.close()
 

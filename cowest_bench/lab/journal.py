@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from binascii import crc32
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -105,6 +105,13 @@ class Journal:
             RunError: If the disk is full, or the file cannot be written.
         """
         self._append(answer, n, asdict(call))
+
+    def begin_with(self, known: Mapping[Answer, list[Call]]) -> None:
+        """Record calls that another journal has; raises as ``note_call``."""
+        for answer, calls in known.items():
+            for n, call in enumerate(calls):
+                self.note_call(answer, n, call)
+            self._calls[answer] = calls
 
     def note_row(self, answer: Answer, row: Row) -> None:
         """Record a finished row; raises as ``note_call``."""
