@@ -121,6 +121,7 @@ class Board:
         self.place = place
         self._lock = Lock()
         self._snapshot: Snapshot | None = None
+        self._version: Version | None = None
         self._looked = -LOOK_AGAIN
         self._seen: str | None = None
 
@@ -138,8 +139,8 @@ class Board:
         try:
             status = path.stat()
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if self._snapshot is None or self._snapshot.version != version:
-                self._snapshot = Snapshot.open(path)
+            if self._snapshot is None or self._version != version:  # of the file, not of its copy
+                self._snapshot, self._version = Snapshot.open(path), version
         except FileNotFoundError:
             self._snapshot = None
         return self._snapshot

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from cowest_bench.board.reference import WITH_TEXT, canonical, files, problems, write_index
 from cowest_bench.config import ModelSpec
-from cowest_bench.errors import ConfigError
+from cowest_bench.errors import ConfigError, RecordError
 from cowest_bench.store import Results, Run, arrow_schema, replaced
 from cowest_bench.store.cards import card_of, feedback_of
 from cowest_bench.store.database import stored_runs
@@ -68,9 +68,8 @@ def submit(results: Results, texts: Sequence[str], folder: Path, *, keep_texts: 
 
 def _table(each: Stored) -> pyarrow.Table:
     try:
-        table = pyarrow.parquet.read_table(each.results.rows(each.run))
-        return table.cast(arrow_schema()).combine_chunks()
-    except (OSError, ValueError) as error:  # Arrow's are ValueErrors
+        return each.results.columns(each.run).cast(arrow_schema()).combine_chunks()
+    except (RecordError, ValueError) as error:  # Arrow's are ValueErrors
         raise ConfigError(
             f"The rows of run {each.run.run_id} are not those of this version; remove it and its "
             ".json file and run it again."

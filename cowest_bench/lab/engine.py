@@ -118,10 +118,14 @@ class Engine:
         before = {number: signal.getsignal(number) for number in signals}
         loop = asyncio.get_running_loop()
 
+        told: set[int] = set()
+
         def end(number: int) -> None:
-            if isinstance(self.stopped, Interrupted) and task is not None:
+            # Ctrl-C reaches workers from the terminal, and then SIGTERM from their parent: told once.
+            if number in told and task is not None:
                 task.cancel()
-            self.stopped = Interrupted.by(number)
+            told.add(number)
+            self._stop(Interrupted.by(number))
 
         for number in signals:
             loop.add_signal_handler(number, end, number)

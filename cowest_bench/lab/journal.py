@@ -75,6 +75,8 @@ class Journal:
     def _index(self, line: _Line) -> None:
         if line.call is None:
             self._rows[line.answer] = line.place
+            if line.content["error"] is None:
+                self._calls.pop(line.answer, None)  # never replayed
         else:
             self._calls[line.answer] = _with(self._calls.get(line.answer, []), line)
 

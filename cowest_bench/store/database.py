@@ -168,7 +168,7 @@ class Export:
         try:
             with new_database(target, tables, views, self._only_grew) as self.db:
                 self._fill(fill, command)
-        except RecordError:  # a run that could be read last time
+        except (RecordError, OSError, duckdb.Error):  # a run or the old file can no longer be read
             self.notes = unread
             with new_database(target, tables, views) as self.db:
                 self._fill(fill, command)
@@ -197,7 +197,11 @@ class Export:
         }
         self.db.execute("DELETE FROM meta; DELETE FROM made")
         insert(self.db, "meta", ({"key": key, "value": value} for key, value in about.items()))
-        made = sorted((*place, inputs) for place, inputs in self._made.items() if inputs)
+        made = sorted(
+            (*place, inputs)
+            for place, inputs in self._made.items()
+            if inputs or place in self._wanted
+        )
         insert(self.db, "made", ({"name": n, "key": key, "inputs": i} for n, key, i in made))
 
     def _only_grew(self, db: duckdb.DuckDBPyConnection) -> bool:

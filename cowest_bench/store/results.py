@@ -91,7 +91,14 @@ class Results:
     def find(self, run_id: str) -> Run | None:
         """The run with this id, if it is there and can be read; a damaged one is named and made anew."""
         path = self.runs / f"{run_id}.json"
-        return self._find(path, {}) if path.is_file() else None
+        run = self._find(path, {}) if path.is_file() else None
+        if run is not None:
+            try:
+                self.columns(run, ("sample_id",))  # a kill may have parted the two files
+            except RecordError as error:
+                self.skip(run, error)
+                return None
+        return run
 
     def all_runs(self) -> list[Run]:
         """Every run that can be read, oldest first; of the others it is said why not (``damaged``).
@@ -114,6 +121,8 @@ class Results:
         try:
             run = read_run(path, check_rows=checked.get(path.stem) != stamp)
             self._known[path] = stamp, run
+            self._damaged.pop(path, None)  # it has been made anew
+            self._old.discard(path)
             return run
         except OldRunError:
             if not self._old:
@@ -180,11 +189,11 @@ class Results:
             f"The rows of run {run.run_id} cannot be read from {path}; remove it and its .json file and "
             "run it again."
         )
-        if run.rows_hash and self._sound.get(path) != (stamp := file_stamp(path)):
-            if _file_hash(path) != run.rows_hash:
-                raise damaged
-            self._sound[path] = stamp
         try:
+            if run.rows_hash and self._sound.get(path) != (stamp := file_stamp(path)):
+                if _file_hash(path) != run.rows_hash:
+                    raise damaged
+                self._sound[path] = stamp
             with pyarrow.parquet.ParquetFile(path, read_dictionary=["cluster"]) as file:
                 return file.read(columns=wanted, use_threads=False).select(wanted)
         except (OSError, KeyError, pyarrow.ArrowException) as error:
@@ -201,22 +210,17 @@ class Results:
         import pyarrow.parquet
 
         schema, content = arrow_schema(), ContentHash()
-        with (
-            replaced(self.rows(run)) as path,
-            pyarrow.parquet.ParquetWriter(path, schema) as file,
-        ):
-            for batch in batched(rows, ROWS_TOGETHER):
-                table = pyarrow.Table.from_pylist([asdict(row) for row in batch], schema=schema)
-                file.write_table(table)
-                content.add(batch)
-            file.close()
-            rows_hash = _file_hash(path)
-        known = {"content": content.hexdigest(), "rows_hash": rows_hash, "seal": ""}
-        stored = run.model_copy(update=known)
-        seal = _seal(json.loads(stored.model_dump_json()))
-        stored = stored.model_copy(update={"seal": seal})
-        with replaced(self.runs / f"{run.run_id}.json") as path:
-            path.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        with replaced(self.runs / f"{run.run_id}.json") as told, replaced(self.rows(run)) as path:
+            with pyarrow.parquet.ParquetWriter(path, schema) as file:
+                for batch in batched(rows, ROWS_TOGETHER):
+                    table = pyarrow.Table.from_pylist([asdict(row) for row in batch], schema=schema)
+                    file.write_table(table)
+                    content.add(batch)
+            known = {"content": content.hexdigest(), "rows_hash": _file_hash(path), "seal": ""}
+            stored = run.model_copy(update=known)
+            seal = _seal(json.loads(stored.model_dump_json()))
+            stored = stored.model_copy(update={"seal": seal})
+            told.write_text(stored.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return stored
 
 

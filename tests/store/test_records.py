@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -148,3 +149,39 @@ def test_every_flipped_byte_is_found(suffix: str, results: Results) -> None:
         ignored = {"rows_hash": "", "seal": ""}
         assert found.model_copy(update=ignored) == run.model_copy(update=ignored)
         assert rows == samples
+
+
+def test_a_run_whose_files_do_not_belong_together_is_made_anew(results: Results) -> None:
+    """As after a kill between the two renames of a second write."""
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    first = results.write(finished(), samples)
+    told = (results.runs / "abc.json").read_text()
+    second = results.write(first, [*samples[:3], replace(samples[3], score=0.0)])
+    assert Results(results.root).find("abc") == second
+    (results.runs / "abc.json").write_text(told)
+    reader = Results(results.root)
+    assert reader.find("abc") is None and "cannot be read" in reader.damaged[0]
+    reader.write(second, samples)
+    assert reader.find("abc") is not None and reader.damaged == []
+
+
+def test_rows_that_are_gone_are_a_record_error(results: Results) -> None:
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    run = results.write(finished(), samples)
+    results.rows(run).unlink()
+    with pytest.raises(RecordError, match="cannot be read"):
+        results.samples(run)
+
+
+def test_a_damaged_database_is_made_anew(results: Results) -> None:
+    samples = [SampleScore("abc", i, 1, None, "question", "gold", score=1.0) for i in range(4)]
+    results.write(finished(), samples)
+    database.rebuild(results)
+    whole = results.database.read_bytes()
+    for place in range(4096, len(whole), len(whole) // 12):
+        results.database.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :]
+        )
+        database.rebuild(Results(results.root))
+        with duckdb.connect(str(results.database), read_only=True) as db:
+            assert db.execute("SELECT count(*) FROM samples").fetchall() == [(4,)]
